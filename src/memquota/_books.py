@@ -1,0 +1,454 @@
+"""The shell around the books: the one lock, the notes of those who must not wait for it, and what is done after it.
+
+The core decides under the lock; `Books.enter` lets an action in, and carries out what it decided once the lock is free.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from operator import index
+from threading import RLock, get_ident
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+from memquota._core.accounts import close_account
+from memquota._core.checks import rebuild
+from memquota._core.events import CloseKind, CloseReason, Event
+from memquota._core.graph import AccountNode
+from memquota._core.holdings import NO_CREDIT, CreditLine, Holding
+from memquota._core.ledger import Ledger
+from memquota._core.limits import LARGEST_SIZE
+from memquota.clock import Clock
+from memquota.errors import (
+    AccountClosed,
+    MemoryQuotaError,
+    MemoryReclaimed,
+    ParticipationClosed,
+    TrackerClosed,
+    UsageError,
+    UsageTypeError,
+    UsageValueError,
+)
+from memquota.observe.hooks import Hooks
+from memquota.observe.log import log_callback_failure, log_event
+
+__all__ = ["Books", "Handle", "ParticipantRef", "Registration", "checked_size", "closed_error", "number_text"]
+
+Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
+
+#: Notes that are taken into the books in one hold of the lock: a few milliseconds.
+_DRAIN: Final = 256
+
+
+class Handle:
+    """Base of handles: they stand for a place in one process's books and cannot be copied."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"{type(self).__name__} handles cannot be copied or pickled")
+
+
+class Registration(Holding):
+    """The holding of a participation, with what the shell needs of its participant. All references are weak.
+
+    `participant` is None before there is one (`register_participant_with`), and when the participation is over.
+    """
+
+    __slots__ = ("known", "line", "participant", "reentrant")
+
+    def __init__(self, node: AccountNode) -> None:
+        super().__init__(node)
+        self.participant: ParticipantRef | None = None
+        # What was known of its age when it asked for another survey.
+        self.known: float | None = None
+        self.reentrant = False
+        # The handle that has credit, if one has.
+        self.line: weakref.ref[CreditLine] | None = None
+
+    def target(self) -> Any:
+        """The participant, or None when it is gone."""
+        return self.participant() if self.participant is not None else None
+
+    def last_age(self) -> float | None:
+        """What is known of its age without asking."""
+        if self.entry is not None and self.entry[1] == -inf and not self.surveyed_in:
+            return self.known
+        return self.entry[1] if self.entry is not None else None
+
+    def in_use(self) -> int:
+        """What is claimed and not in a handle as credit. Exact when its owner does nothing meanwhile."""
+        reference = self.line  # read once: another thread may take it away
+        line = reference() if reference is not None else None
+        # Where nothing is counted there is credit all the same, to keep the fast path.
+        return max(0, self.booked - (max(0, line._credit) if line is not None else 0))
+
+    def recall(self) -> None:
+        """Let the next release of the handle that has credit come to the books."""
+        reference = self.line
+        line = reference() if reference is not None else None
+        if line is not None:
+            line._cap = NO_CREDIT - 1
+
+    def cut(self) -> None:
+        """The holding is over: let the next call of the handle come to the books.
+
+        A claim under way in another thread may put its credit back once more; those bytes are written off already.
+        """
+        reference = self.line
+        line = reference() if reference is not None else None
+        if line is not None:
+            line._cap = NO_CREDIT - 1
+            line._credit = NO_CREDIT
+        self.participant = None
+        self.line = None
+
+
+class ParticipantRef(weakref.ref[Any]):
+    """The weak reference to a participant. When it dies, the reference itself is the note that says so."""
+
+    __slots__ = ("registration",)
+    registration: Registration
+
+
+class _Warn(Event):
+    """A warning to be given once the lock is free."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class _Call(Event):
+    """A callback of an account that closed, to be called once the lock is free."""
+
+    __slots__ = ("account", "callback", "reason")
+
+    def __init__(self, callback: Callable[[CloseReason], object], reason: CloseReason, account: str) -> None:
+        self.callback = callback
+        self.reason = reason
+        self.account = account
+
+
+def checked_size(size: object, what: str) -> int:
+    """The argument of a claim or release as an int.
+
+    Raises:
+        UsageError: It is no integer, or a bool (also a TypeError); it is negative or above 2**62 (also a ValueError).
+    """
+    if type(size) is not int:
+        try:
+            if isinstance(size, bool | float):
+                raise TypeError
+            size = index(size)  # type: ignore[arg-type]  # says itself what it does not take
+        except TypeError:
+            raise UsageTypeError(f"{what} takes a number of bytes as an int, not {type(size).__name__}") from None
+    if size < 0:
+        raise UsageValueError(f"{what} of {number_text(size)} bytes: a size cannot be negative")
+    if size > LARGEST_SIZE:
+        raise UsageValueError(f"{what} of {number_text(size)} bytes: sizes above 2**62 are refused")
+    return size
+
+
+def number_text(number: int) -> str:
+    """An int for people, however large."""
+    if number.bit_length() <= 128:
+        return str(number)
+    return f"{'-' if number < 0 else ''}2**{number.bit_length() - 1} or more"
+
+
+def closed_error(node: AccountNode, holding: Holding | None = None) -> MemoryQuotaError:
+    """The error that tells why a claim cannot be: the account or the participation is over."""
+    reason = node.ended
+    if reason is not None:
+        if reason.kind is CloseKind.TRACKER_CLOSED:
+            return TrackerClosed(f"account {node.name!r}: {reason.text}")
+        if reason.kind.under_pressure:
+            text = f"account {node.name!r} gave up its memory: {reason.text}"
+            return MemoryReclaimed(text, reason=reason, when=reason.when)
+        return AccountClosed(f"account {node.name!r} is closed: {reason.text}")
+    why = holding.ended if holding is not None and holding.ended is not None else "closed"
+    return ParticipationClosed(f"participation in account {node.name!r} is over: {why}")
+
+
+_all_books: Final[weakref.WeakSet[Books]] = weakref.WeakSet()
+
+
+class Books:
+    """The ledger of a tracker and its lock.
+
+    Threads:
+        `enter` waits for the lock. `soon` does not where somebody is inside: it leaves a note, which whoever is inside
+        finds on leaving. A thread that is inside already (a signal handler or a finalizer runs in the middle of a move)
+        is refused by `enter`.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self.ledger = ledger
+        self.hooks = Hooks()
+        self._clock = clock
+        self._last_time = -inf
+        # Reentrant, so that a signal handler or finalizer of the thread that is inside meets `_inside`, not a deadlock.
+        self._lock = RLock()
+        self._inside = False
+        # Set when an exception tore a move: the next one in derives the sums anew first.
+        self._torn = False
+        # What finalizers, weak references, and `soon` left. Appending is all they do.
+        self.notes: deque[object] = deque()
+        # Each participant's weak reference holds this: one for all, as each look at `append` makes another.
+        self.note: Callable[[object], None] = self.notes.append
+        self._dropped: deque[AccountNode] = deque()
+        self.on_close: dict[AccountNode, list[Callable[[CloseReason], object]]] = {}
+        self._delivering: set[int] = set()
+        # What a round that asked everybody leaves behind, in pieces. One is freed at a time, with the lock free: all of
+        # them at once take long, and may run the code of a policy's keys.
+        self.spent: deque[object] = deque()
+        # Called after every action while somebody waits for room: with no lock held, must not raise.
+        self.watchers: dict[Callable[[], object], None] = {}
+        # What others have to do in a child process; called before anything else there uses the books.
+        self.after_fork: list[Callable[[], None]] = []
+        self.now()  # a clock that fails fails at once, and there is always a last look
+        _all_books.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the whole tracker is."""
+        return self.ledger.root.ended is not None
+
+    def now(self) -> float:
+        """The time by the tracker's clock, which never goes back: a clock that does, or answers NaN, stands still."""
+        time = self._clock()
+        if time > self._last_time:
+            self._last_time = time
+            return time
+        return self._last_time
+
+    def enter(self, action: Callable[[*Ts], R], *args: *Ts) -> R:
+        """Run an action on the ledger under the lock, then carry out what it decided.
+
+        Raises:
+            UsageError: This thread is inside already; nothing was changed.
+        """
+        try:
+            return self.enter_quietly(action, *args)
+        finally:
+            ledger = self.ledger
+            if ledger.events or ledger.ended or self.notes or self._dropped or self.watchers or self.spent:
+                self.deliver()
+
+    def enter_quietly(self, action: Callable[[*Ts], R], *args: *Ts) -> R:
+        """The same without carrying anything out: for who holds a lock of his own, and calls `deliver` after it."""
+        with self._lock:  # the interpreter handles signals neither between these lines ...
+            if self._inside:
+                raise UsageError(
+                    "called in the middle of a move of this very thread, by a signal handler or a finalizer"
+                )
+            self._inside = True
+            try:
+                if self._torn:
+                    rebuild(self.ledger)
+                    self._torn = False
+                if self.notes or self._dropped or self.ledger.debris:
+                    self._drain()
+                return action(*args)
+            except BaseException as error:
+                self._torn = True
+                if _is_refusal(error):
+                    self._torn = False
+                raise
+            finally:
+                self._inside = False  # ... nor between these: the lock is never left held
+
+    def soon(self, action: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Run an action on the ledger: now, or when whoever is inside leaves. Never waits for this thread itself.
+
+        Should an exception from outside interrupt it, it may be run twice.
+        """
+        if self._inside:
+            self._leave(partial(action, *args))
+        else:
+            self.enter(action, *args)
+
+    def give_back(self, now: Callable[[int], object], later: Callable[[int], object], size: int) -> None:
+        """Release bytes: by `now`, or where somebody is inside by `later`, which another thread may run."""
+        if self._inside:
+            self._leave((later, size))
+        else:
+            self.enter(now, size)
+
+    def _leave(self, note: object) -> None:
+        self.notes.append(note)
+        self.settle()  # in case whoever was inside left before seeing the note
+
+    def settle(self) -> None:
+        """Take into the books what was left in notes. Cheap when there is nothing."""
+        if (self.notes or self._dropped or self._torn) and not self._inside:
+            self.enter(_nothing)
+
+    def _drain(self) -> None:
+        # Some at a time: `deliver` comes for the others, and lets other threads in between.
+        ledger = self.ledger
+        for _ in range(min(_DRAIN, len(self.notes))):
+            # What can be done twice stays until it is done; the others go first: at worst too much stays booked.
+            note = self.notes[0]
+            if isinstance(note, ParticipantRef):
+                ledger.end(note.registration, "its participant is gone")
+                note.registration.cut()
+                self.notes.popleft()
+            elif isinstance(note, AccountNode):
+                self._dropped.append(note)
+                self.notes.popleft()
+            elif isinstance(note, partial):
+                self._act(note)
+                self.notes.popleft()
+            else:
+                self.notes.popleft()
+                self._act(note)
+        if not self.notes:  # participants that died with their account come before it
+            for _ in range(min(_DRAIN, len(self._dropped))):
+                self._close_dropped(self._dropped[0])
+                self._dropped.popleft()
+        if ledger.debris:
+            ledger.sweep()
+
+    def _act(self, note: object) -> None:
+        if isinstance(note, Registration):  # a handle was dropped
+            if note.live:
+                self.ledger.drop_handle(note)
+            return
+        try:
+            if isinstance(note, partial):
+                note()
+            else:
+                assert isinstance(note, tuple)
+                later, size = note
+                later(size)
+        except MemoryQuotaError as error:  # strict, but whose fault it was is gone: nobody here is to be blamed
+            if not _is_refusal(error):
+                raise
+            self.ledger.events.append(_Warn(f"a deferred call failed: {error}"))
+
+    def _close_dropped(self, node: AccountNode) -> None:
+        if node.ended is not None:
+            return
+        left = sum(h.in_use() for h in node.live_holdings())
+        if left:
+            self.ledger.events.append(
+                _Warn(f"account {node.name!r} was dropped with {left} bytes still claimed; close it, or keep it")
+            )
+        # The time of the last look at the clock, which is foreign code, not to be called under the lock.
+        self.close(node, CloseKind.DROPPED, "nobody held it any more", self._last_time)
+
+    def close(self, node: AccountNode, kind: CloseKind, text: str, now: float) -> None:
+        """Close an account and its descendants. Under the lock."""
+        close_account(self.ledger, node, CloseReason(kind, node.name, text, now))
+
+    # --- with the lock free -------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is inside just now: this very thread, or another."""
+        return self._inside
+
+    def deliver(self) -> None:
+        """Tell callbacks, hooks and the log what happened; whatever they do, nothing comes back from them."""
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+            return  # refused in the middle of a move of this thread, which delivers when it leaves
+        me = get_ident()
+        if me in self._delivering:  # called by one of them: the call further up goes on with it
+            return
+        try:
+            self._delivering.add(me)
+            told = not self.watchers
+            _take(self.spent)  # and let go of it
+            while True:
+                if self.ledger.ended:
+                    self._after_close(_take(self.ledger.ended))
+                elif self.ledger.events:
+                    self._tell(_take(self.ledger.events))
+                elif (self.notes or self._dropped) and not self._inside:
+                    told = not self.watchers
+                    self.enter(_nothing)
+                elif not told:
+                    told = True
+                    for watcher in tuple(self.watchers):
+                        watcher()
+                else:
+                    return
+        finally:
+            self._delivering.discard(me)
+
+    def _after_close(self, node: AccountNode | None) -> None:
+        if node is None:
+            return
+        for holding in list(node.holdings or ()):
+            if isinstance(holding, Registration):
+                holding.cut()
+        reason = node.ended
+        assert reason is not None
+        # Called when all that ended has been cut, each by itself: what one of them does takes nothing from the others.
+        self.ledger.events.extend(_Call(callback, reason, node.name) for callback in self.on_close.pop(node, ()))
+
+    def _tell(self, event: Event | None) -> None:
+        if isinstance(event, _Call):
+            try:
+                event.callback(event.reason)
+            except Exception:
+                log_callback_failure("on_close", event.account)
+        elif isinstance(event, _Warn):
+            try:
+                warnings.warn(event.text, ResourceWarning, stacklevel=2)
+            except Exception:  # turned into an error, or shown by code that fails: nobody here can be blamed for it
+                log_callback_failure("a warning filter", event.text)
+        elif event is not None:
+            log_event(event, self.ledger.root.name)
+            self.hooks.publish(event)
+
+    def _after_fork(self) -> None:
+        """In a child process: only the thread that forked goes on. What others were doing is derived anew."""
+        self._lock = RLock()
+        if self._inside:
+            self._inside = False
+            self._torn = True
+        self._delivering = set()
+        for action in self.after_fork:
+            action()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the books refused before anything was moved: what a signal handler raises in the middle is no refusal."""
+    if not isinstance(error, MemoryQuotaError):
+        return False
+    trace = error.__traceback__
+    while trace is not None:  # generated code has no name
+        if trace.tb_frame.f_globals.get("__name__", "memquota").partition(".")[0] != "memquota":
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _take(items: deque[R]) -> R | None:
+    try:
+        return items.popleft()
+    except IndexError:  # another thread was faster
+        return None
+
+
+def _nothing() -> None:
+    """Go in for the sake of what is done on the way."""
+
+
+def _renew_all() -> None:
+    for books in list(_all_books):
+        books._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
