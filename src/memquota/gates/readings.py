@@ -1,0 +1,116 @@
+"""What a provider's readings mean for a gate: whether real memory runs short."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final, Protocol
+
+from attrs import frozen
+
+__all__ = ["READ_EVERY", "Measure", "Provider", "Reading", "Readings"]
+
+#: A provider is asked at most this often, in seconds of the tracker's clock.
+READ_EVERY: Final = 0.1
+#: The last good reading stands in for failed ones this long.
+HELD_FOR: Final = 5.0
+#: A gate that is shut by a reading that has not changed for this long lets one in if nobody is inside.
+STUCK_AFTER: Final = 1.0
+
+
+class Reading(Protocol):
+    """What a gate looks at in a reading."""
+
+    @property
+    def fraction(self) -> float:
+        """The share of the limit that is not available, between 0 and 1."""
+        ...
+
+
+class Provider(Protocol):
+    """A source of readings of real memory, such as those of `memquota.host`.
+
+    Callbacks:
+        `read` is called by whoever acquires or waits, in any thread, with no lock held; it should take microseconds.
+        Whatever exception it raises counts as "unknown now".
+    """
+
+    def read(self) -> Reading:
+        """The state now.
+
+        Raises:
+            OSError: It cannot be told now.
+        """
+        ...
+
+
+@frozen
+class Measure:
+    """When memory counts as short: what `Gate` was told about it."""
+
+    provider: Provider | None
+    high: float
+    hysteresis: float
+
+
+class Readings:
+    """The readings of one provider, asked at most every 100 ms, with hysteresis.
+
+    `short` closes the gate above `high` and opens it below `high - hysteresis`. A failing provider leaves the last
+    good reading valid for 5 s; then memory is not short, until readings return.
+
+    Threads:
+        Any. Several threads may ask at once where the provider is slower than 100 ms.
+    """
+
+    def __init__(self, provider: Provider, measure: Measure) -> None:
+        self.provider = provider
+        self.high = measure.high
+        self.low = measure.high - measure.hysteresis
+        self.short = False
+        self.fraction: float | None = None
+        # Why the last attempt failed; None: it did not.
+        self.failure: str | None = None
+        self._asked = -inf
+        self._good_at = -inf
+        self._changed_at = -inf
+
+    def refresh(self, now: float) -> bool:
+        """Ask again if that is due. Whether something changed for those who wait.
+
+        Lock: not held. Calls the provider.
+        """
+        if 0 <= now - self._asked < READ_EVERY:
+            return False
+        self._asked = now
+        before = self.short, self.failure is None
+        try:
+            fraction = self.provider.read().fraction
+            if not 0.0 <= fraction <= 1.0:
+                raise ValueError(f"a fraction of {fraction!r}")
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            if now - self._good_at > HELD_FOR:
+                self.fraction = None
+                self.short = False
+        else:
+            self.failure = None
+            self._good_at = now
+            if fraction != self.fraction:
+                self.fraction = fraction
+                self._changed_at = now
+            if fraction > self.high:
+                self.short = True
+            elif fraction < self.low:
+                self.short = False
+        return before != (self.short, self.failure is None) or self.stuck(now)
+
+    def stuck(self, now: float) -> bool:
+        """Whether memory is short and the readings have not changed for a while: waiting alone will not help."""
+        return self.short and now - self._changed_at >= STUCK_AFTER
+
+    def why(self) -> str:
+        """Why the gate is shut, when it is."""
+        assert self.fraction is not None
+        return (
+            f"{self.fraction:.1%} of the real limit is in use: above {self.high:.1%}, or not yet below {self.low:.1%}"
+        )

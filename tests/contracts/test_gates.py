@@ -1,0 +1,335 @@
+"""What every gate promises, whoever calls: threads, asyncio, trio, and all three in one line."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from memquota import AccountClosed, QuotaExceeded, Tracker, TrackerClosed, UsageError, WouldBlock
+from memquota.testing import FakeClock
+from tests.contracts.gate_callers import KINDS, Callers, portals_of
+
+Make = Callable[..., Callers]
+MIB = 2**20
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(100.0)
+
+
+@pytest.fixture
+def tracker(clock: FakeClock) -> Tracker:
+    return Tracker("64MiB", clock=clock)
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest, tracker: Tracker) -> Iterator[Make]:
+    made: list[Callers] = []
+    with portals_of(request.param) as portals:
+
+        def make_one(**options: Any) -> Callers:
+            made.append(Callers(request.param, portals, tracker, **options))
+            return made[-1]
+
+        yield make_one
+        for callers in made:
+            callers.end()
+            statistics = callers.statistics()
+            assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
+            assert callers.gate._admission.pending == 0
+            assert callers.gate.account.used == 0
+
+
+def test_a_free_gate_lets_in_at_once(make: Make) -> None:
+    callers = make(max_concurrent=2)
+
+    first, second = callers.start(), callers.start()
+
+    assert [first.result().released, second.result().released] == [False, False]
+    assert callers.statistics().inside == 2
+    first.release()
+    second.release()
+
+
+def test_a_release_lets_the_next_one_in_first_come_first_served(make: Make) -> None:
+    callers = make(max_concurrent=1)
+    line = [callers.start() for _ in range(7)]
+    order = []
+
+    for i in range(7):
+        line[i].result()
+        order.append([caller.finished.is_set() for caller in line].count(True))
+        assert callers.statistics().waiting == 6 - i
+        line[i].release()
+
+    assert order == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_weight_is_claimed_in_the_gates_account_and_given_back(make: Make, tracker: Tracker) -> None:
+    callers = make(capacity="10MiB")
+
+    permit = callers.start("4MiB").result()
+
+    assert (tracker.used, callers.gate.account.used, callers.statistics().held) == (4 * MIB, 4 * MIB, 4 * MIB)
+    permit.release()
+    assert (tracker.used, callers.statistics().held) == (0, 0)
+
+
+def test_a_weight_is_claimed_in_the_callers_account_and_given_back(make: Make, tracker: Tracker) -> None:
+    callers = make(capacity="10MiB")
+    mine = tracker.new_account("mine")
+
+    permit = callers.start("4MiB", account=mine).result()
+
+    assert (mine.used, callers.gate.account.used) == (4 * MIB, 0)
+    permit.release()
+    assert mine.used == 0
+
+
+def test_slots_and_bytes_are_taken_both_or_none(make: Make) -> None:
+    callers = make(capacity=10, max_concurrent=2)
+    large = callers.start(8)
+    waits = callers.start(4)
+
+    assert callers.statistics().inside == 1
+    assert callers.statistics().held == 8
+    large.release()
+    waits.result()
+    assert (callers.statistics().inside, callers.statistics().held) == (1, 4)
+    waits.release()
+
+
+def test_nobody_small_overtakes_somebody_large(make: Make) -> None:
+    callers = make(capacity=10)
+    inside = callers.start(6)
+    large, small = callers.start(8), callers.start(1)
+
+    assert not small.finished.is_set()
+    inside.release()
+    large.result()
+    small_went_in = small.result()
+    assert callers.statistics().held == 9
+    large.release()
+    small_went_in.release()
+
+
+def test_a_larger_priority_goes_first(make: Make) -> None:
+    callers = make(max_concurrent=1)
+    inside = callers.start()
+    ordinary, urgent = callers.start(), callers.start(priority=1)
+
+    inside.release()
+    urgent.result()
+    assert not ordinary.finished.is_set()
+    urgent.release()
+    ordinary.release()
+
+
+def test_a_timeout_gives_the_place_up(make: Make) -> None:
+    callers = make(max_concurrent=1)
+    inside = callers.start()
+
+    with pytest.raises(TimeoutError):
+        callers.start(timeout=0.01).result()
+
+    assert callers.statistics().waiting == 0
+    inside.release()
+
+
+def test_who_gives_up_in_front_makes_room_for_the_next(make: Make) -> None:
+    callers = make(capacity=10)
+    inside = callers.start(6)
+    large = callers.start(8, timeout=0.05)
+    small = callers.start(2)
+
+    with pytest.raises(TimeoutError):
+        large.result()
+    small.result()
+
+    assert callers.statistics().held == 8
+    inside.release()
+    small.release()
+
+
+def test_oversized_waits_until_nobody_is_inside_and_runs_alone(make: Make) -> None:
+    """F37: a weight above the capacity runs alone."""
+    callers = make(capacity=10)
+    inside = callers.start(1)
+    huge = callers.start(11)
+    after = callers.start(1)
+
+    inside.release()
+    huge.result()
+    assert (callers.statistics().inside, callers.statistics().held) == (1, 11)
+    huge.release()
+    after.release()
+
+
+def test_oversized_is_refused_at_once_where_that_was_chosen(make: Make) -> None:
+    """F37: a weight above the capacity is refused."""
+    callers = make(capacity=10, oversized="refuse")
+
+    with pytest.raises(QuotaExceeded, match="a weight of 11 B never fits through gate 'gate', which has 10 B"):
+        callers.start(11).result()
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1.5, True, "8M", 2**62 + 1])
+def test_a_weight_that_is_no_size_is_refused(make: Make, weight: Any) -> None:
+    """F37: weight 0, negative, a float."""
+    callers = make(capacity=10)
+
+    with pytest.raises(UsageError):
+        callers.start(weight).result()
+
+
+def test_a_gate_that_refuses_lets_nobody_wait(make: Make) -> None:
+    callers = make(max_concurrent=1, on_full="refuse")
+    inside = callers.start()
+
+    with pytest.raises(QuotaExceeded, match="gate 'gate' is full: 1 inside"):
+        callers.start().result()
+
+    inside.release()
+    callers.start().release()
+
+
+def test_nobody_is_admitted_from_above_the_limit_until_low_water(make: Make, tracker: Tracker) -> None:
+    callers = make()
+    account = tracker.new_account("data", minimum=2**62)
+    account.claim(65 * MIB)
+
+    waits = callers.start(1)
+    account.release(5 * MIB)
+    assert not waits.finished.is_set()
+    assert callers.statistics().closed is not None
+    account.release(12 * MIB)
+    waits.release()
+    assert callers.statistics().closed is None
+    account.close()
+
+
+def test_a_weight_waits_for_room_in_the_tracker(make: Make, tracker: Tracker) -> None:
+    callers = make()
+    account = tracker.new_account("data")
+    account.claim(40 * MIB)
+
+    waits = callers.start("30MiB")
+    assert not waits.finished.is_set()
+    account.release(10 * MIB)
+    waits.result()
+    assert tracker.used == 60 * MIB
+    waits.release()
+
+
+def test_reclaim_makes_room_from_older_data(make: Make, tracker: Tracker, clock: FakeClock) -> None:
+    callers = make(on_full="reclaim")
+    older, newer = tracker.new_account("older"), tracker.new_account("newer")
+    older.claim(20 * MIB)
+    clock.advance(1.0)
+    newer.claim(20 * MIB)
+
+    permit = callers.start("30MiB").result()
+
+    assert older.closed
+    assert not newer.closed
+    assert tracker.used == 50 * MIB
+    permit.release()
+
+
+def test_permits_are_never_victims(make: Make, tracker: Tracker) -> None:
+    callers = make()
+    permit = callers.start("40MiB").result()
+    data = tracker.new_account("data")
+
+    with pytest.raises(AccountClosed):
+        data.claim(30 * MIB)
+
+    assert not permit.released
+    assert tracker.used == 40 * MIB
+    permit.release()
+
+
+def test_adjusting_upwards_may_pass_the_capacity_and_admits_nobody_until_it_is_over(make: Make) -> None:
+    callers = make(capacity=10)
+    permit = callers.start(4).result()
+    permit.adjust(12)
+    waits = callers.start(1)
+
+    assert callers.statistics().held == 12
+    assert not waits.finished.is_set()
+    permit.adjust(9)
+    waits.release()
+    permit.release()
+
+
+def test_raising_the_capacity_wakes_and_lowering_it_below_what_is_in_use_admits_nobody(make: Make) -> None:
+    """F36: capacity lowered below in-use, then raised."""
+    callers = make(max_concurrent=2)
+    inside = [callers.start(), callers.start()]
+    line = [callers.start(), callers.start()]
+
+    callers.gate.reconfigure(max_concurrent=1)
+    inside[0].release()
+    assert [caller.finished.is_set() for caller in line] == [False, False]
+    callers.gate.reconfigure(max_concurrent=2)
+    line[0].result()
+    assert not line[1].finished.is_set()
+    callers.gate.reconfigure(max_concurrent=None)
+    line[1].release()
+    line[0].release()
+    inside[1].release()
+
+
+def test_closing_the_account_sends_away_who_waits(make: Make, tracker: Tracker) -> None:
+    account = tracker.new_account("mine")
+    callers = make(max_concurrent=1, account=account)
+    inside = callers.start()
+    waits = callers.start()
+
+    account.close()
+
+    with pytest.raises(AccountClosed):
+        waits.result()
+    with pytest.raises(AccountClosed):
+        callers.start().result()
+    inside.release()
+
+
+def test_closing_the_tracker_sends_away_who_waits(make: Make, tracker: Tracker) -> None:
+    callers = make(max_concurrent=1)
+    inside = callers.start(5)
+    waits = callers.start()
+
+    tracker.close()
+
+    with pytest.raises(TrackerClosed):
+        waits.result()
+    inside.release()
+
+
+def test_acquire_nowait_never_overtakes(make: Make) -> None:
+    """F35: between the release and the woken waiter's next step, nobody slips in."""
+    callers = make(max_concurrent=1)
+    inside = callers.start()
+    waits = callers.start()
+
+    inside.release()
+    for acquire_nowait in (callers.gate.acquire_nowait, callers.async_gate.acquire_nowait):
+        with pytest.raises(WouldBlock):
+            acquire_nowait()
+    assert callers.statistics().inside == 1
+    waits.release()
+
+
+def test_a_permit_is_given_back_once(make: Make, tracker: Tracker) -> None:
+    callers = make(capacity=10, max_concurrent=1)
+    permit = callers.start(4).result()
+
+    for _ in range(3):
+        permit.release()
+
+    assert permit.released
+    assert (callers.statistics().inside, callers.statistics().held, tracker.used) == (0, 0, 0)
+    with pytest.raises(UsageError, match="gone cannot be adjusted"):
+        permit.adjust(5)

@@ -1,0 +1,289 @@
+"""Gates under what goes wrong: races, dead loops and threads, signals, forks, permits that are dropped."""
+
+import asyncio
+import gc
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import pytest
+
+from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
+from tests.support.watchdog import run_isolated
+
+
+def balanced(gate: Gate | AsyncGate) -> None:
+    gc.collect()
+    statistics = gate.statistics()
+    assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
+    assert (gate._admission.pending, gate.account.used) == (0, 0)
+
+
+@pytest.mark.parametrize("timeout", [0, 1e-9, 1e-4])
+def test_a_timeout_that_races_with_the_grant_is_a_timeout_or_a_permit(timeout: float) -> None:
+    """F38: Timeout xor permit."""
+    gate = Gate(Tracker(10_000), max_concurrent=2, capacity=10)
+    counts = {"in": 0, "out": 0}
+
+    def work() -> tuple[int, int]:
+        entered = timed_out = 0
+        for _ in range(300):
+            try:
+                permit = gate.acquire(4, timeout=timeout)
+            except TimeoutError:
+                timed_out += 1
+            else:
+                entered += 1
+                assert gate.statistics().inside <= 2
+                permit.release()
+        return entered, timed_out
+
+    with ThreadPoolExecutor(4) as pool:
+        for entered, timed_out in [future.result() for future in [pool.submit(work) for _ in range(4)]]:
+            counts["in"] += entered
+            counts["out"] += timed_out
+
+    assert sum(counts.values()) == 1200
+    balanced(gate)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True])
+def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
+    gate = Gate(Tracker(1000), max_concurrent=1)
+
+    with pytest.raises(UsageError):
+        gate.acquire(timeout=timeout)
+
+    balanced(gate)
+
+
+def test_waiters_of_a_dead_loop_are_passed_over() -> None:
+    """F39: after the loop closed: the grant goes on, and nothing is said about a different loop."""
+    gate = Gate(Tracker(1000), max_concurrent=1)
+    async_gate = AsyncGate(sharing=gate)
+    inside = gate.acquire()
+    loop = asyncio.new_event_loop()
+    permit = async_gate.acquire()
+
+    async def wait() -> None:
+        await permit
+
+    task = loop.create_task(wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert gate.statistics().waiting == 1
+    loop.close()
+    thread = threading.Thread(target=lambda: gate.acquire().release())
+    thread.start()
+    _until(lambda: gate.statistics().waiting == 2)
+
+    inside.release()
+    thread.join(20)
+
+    assert not thread.is_alive()
+    balanced(gate)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it never ended, on purpose
+
+
+async def test_permits_may_be_released_by_a_thread() -> None:
+    """F39: used from another thread."""
+    gate = AsyncGate(Tracker(1000), max_concurrent=1)
+    inside = await gate.acquire(5)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            async with gate.acquire(5):
+                pass
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(inside.release)
+
+    balanced(gate)
+
+
+def test_a_dropped_permit_is_released_with_a_warning_that_names_where() -> None:
+    """F40: without a context manager."""
+    gate = Gate(Tracker(1000), max_concurrent=1)
+    permit = gate.acquire(5)
+    where = permit.where
+    waiter = threading.Thread(target=lambda: gate.acquire(5).release())
+    waiter.start()
+    _until(lambda: gate.statistics().waiting == 1)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del permit
+        gc.collect()
+
+    waiter.join(20)
+    assert not waiter.is_alive()
+    assert [str(warning.message) for warning in caught] == ["a permit of 5 B was dropped without being released"]
+    assert f"{caught[0].filename}:{caught[0].lineno}" == where
+    assert where.startswith(__file__)
+    balanced(gate)
+
+
+def test_a_thread_that_dies_holding_a_permit_gives_it_back() -> None:
+    """F40: exceptions leave through the context manager."""
+    gate = Gate(Tracker(1000), max_concurrent=1)
+
+    def die() -> None:
+        with gate.acquire(5):
+            raise ZeroDivisionError
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        pool.submit(die).result()
+
+    balanced(gate)
+
+
+def test_a_hard_limit_refuses_and_the_next_one_goes_in() -> None:
+    tracker = Tracker(1000, hard_limit=1000)
+    narrow = tracker.new_account("narrow", hard_limit=3)
+    gate = Gate(tracker, max_concurrent=1)
+
+    with pytest.raises(QuotaExceeded):
+        gate.acquire(5, account=narrow)
+
+    with gate.acquire(5) as permit:
+        with pytest.raises(QuotaExceeded):
+            permit.adjust(2000)
+        assert permit.weight == 5
+        assert tracker.used == 5
+    balanced(gate)
+
+
+def test_a_permit_that_is_released_while_it_is_adjusted_holds_nothing() -> None:
+    gate = Gate(Tracker(1_000_000), capacity=100_000)
+    for _ in range(200):
+        permit = gate.acquire(5)
+        threads = [threading.Thread(target=permit.release)]
+        threads[0].start()
+        try:
+            permit.adjust(50_000)
+        except UsageError:
+            pass
+        threads[0].join()
+    balanced(gate)
+
+
+def test_signal_handlers_and_finalizers_may_release_in_the_middle_of_anything() -> None:
+    """F43: no deadlock: a release in the middle of a move is deferred, an acquire is refused."""
+    run_isolated(_signals)
+
+
+def _signals() -> None:
+    import signal
+
+    tracker = Tracker(1_000_000)
+    gate = Gate(tracker, max_concurrent=50, capacity=500_000)
+    data = tracker.new_account("data")
+    spare = [gate.acquire(10) for _ in range(20)]
+    refused = []
+
+    def handler(number: int, frame: object) -> None:
+        if spare:
+            spare.pop().release()
+        try:
+            spare.append(gate.acquire(10, timeout=0))
+        except (UsageError, TimeoutError) as error:
+            refused.append(error)
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    stop = threading.Event()
+
+    def others() -> None:
+        while not stop.is_set():
+            with gate.acquire(100):
+                pass
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    for _ in range(5000):
+        with gate.acquire(1000) as permit:
+            permit.adjust(900)
+            data.claim(10)
+        data.release(10)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    stop.set()
+    thread.join()
+    for permit in spare:
+        permit.release()
+    balanced(gate)
+
+
+def test_a_forked_child_has_a_fresh_lock_and_no_waiters() -> None:
+    """F41: the lock may be held by a thread that does not exist in the child."""
+    run_isolated(_fork)
+
+
+def _fork() -> None:
+    gate = Gate(Tracker(1000), max_concurrent=1)
+    inside = gate.acquire(5)
+    thread = threading.Thread(target=lambda: gate.acquire().release())
+    thread.start()
+    _until(lambda: gate.statistics().waiting == 1)
+    locked, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with gate._admission.lock:
+            locked.set()
+            leave.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait()
+    child = os.fork()
+    if not child:
+        assert gate.statistics().waiting == 0
+        inside.release()
+        gate.acquire(5).release()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    leave.set()
+    holder.join()
+    inside.release()
+    thread.join()
+
+
+def test_ctrl_c_while_waiting_gives_up_the_place() -> None:
+    run_isolated(_ctrl_c)
+
+
+def _ctrl_c() -> None:
+    import _thread
+
+    gate = Gate(Tracker(1000), max_concurrent=1)
+    inside = gate.acquire(5)
+
+    def interrupt() -> None:
+        _until(lambda: gate.statistics().waiting == 1)
+        _thread.interrupt_main()
+        os.kill(os.getpid(), 2)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        gate.acquire(5)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("it got in")
+    thread.join()
+    inside.release()
+    balanced(gate)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(20_000):
+        if true():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it never came about")
