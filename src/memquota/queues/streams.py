@@ -1,0 +1,420 @@
+"""open_stream: a pair of anyio object streams on a memory quota."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, final
+
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    TypedAttributeSet,
+    WouldBlock,
+    typed_attribute,
+)
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.lowlevel import checkpoint
+from attrs import frozen
+
+from memquota._core.events import CloseReason
+from memquota.account import Account
+from memquota.queues.bounds import buffer_bound
+from memquota.queues.buffer import OnReclaim, QueueStatistics
+from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.tasks import TaskBuffer
+
+__all__ = ["QuotaReceiveStream", "QuotaSendStream", "StreamAttribute", "StreamStatistics", "open_stream"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+def open_stream(
+    account: Account,
+    max_buffer_size: float = math.inf,
+    *,
+    max_bytes: int | str | None = None,
+    cost: Cost | None = None,
+    on_reclaim: OnReclaim = "collapse",
+    on_drop: Callable[[int, int], object] | None = None,
+    on_collapse: Callable[[CloseReason], object] | None = None,
+) -> tuple[QuotaSendStream[Any], QuotaReceiveStream[Any]]:
+    """Open a stream between tasks, like `anyio.create_memory_object_stream`, whose items are on an account's books.
+
+    Args:
+        account: Where its items are claimed. The stream keeps it open.
+        max_buffer_size: Most items inside; 0 makes a rendezvous: an item goes in only where somebody waits for it.
+        max_bytes: Most bytes inside, by cost with entries; None for no such bound.
+        cost: What an item costs in bytes, without its entry; None for `memquota.queues.item_cost`.
+        on_reclaim: What to do when asked for memory: "collapse" or "drop_oldest".
+        on_drop: Called with the number and bytes of items that "drop_oldest" dropped.
+        on_collapse: Called once with the reason when the account closes, whatever closes it.
+
+    Returns:
+        The end to send by and the end to receive by. Each can be cloned, and has to be closed; one that is dropped
+        instead is closed with a ResourceWarning.
+
+    Raises:
+        UsageError: A wrong argument.
+        AccountClosed: The account is closed.
+
+    Threads:
+        One event loop, of asyncio or trio. The tracker may reclaim from any thread.
+
+    Callbacks:
+        `cost` is called by `send`; `on_drop` and `on_collapse` by whoever runs the round, from any thread, with no lock
+        held.
+    """
+    bound = buffer_bound(max_buffer_size)
+    shared: Stream[Any] = Stream(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
+    return QuotaSendStream(shared), QuotaReceiveStream(shared)
+
+
+@frozen
+class StreamStatistics(QueueStatistics):
+    """A stream in numbers. The names that anyio's memory object streams have are there, too.
+
+    Attributes:
+        max_buffer_size: Most items inside.
+        open_send_streams: How many ends to send by are open.
+        open_receive_streams: How many ends to receive by are open.
+    """
+
+    max_buffer_size: float
+    open_send_streams: int
+    open_receive_streams: int
+
+    @property
+    def current_buffer_used(self) -> int:
+        """`items`."""
+        return self.items
+
+    @property
+    def tasks_waiting_send(self) -> int:
+        """`waiting_to_put`."""
+        return self.waiting_to_put
+
+    @property
+    def tasks_waiting_receive(self) -> int:
+        """`waiting_to_get`."""
+        return self.waiting_to_get
+
+
+class StreamAttribute(TypedAttributeSet):
+    """What can be asked of an end by `extra`, also where others wrap it."""
+
+    #: The account on whose books its items are.
+    account: Account = typed_attribute()
+    #: The stream in numbers.
+    statistics: StreamStatistics = typed_attribute()
+
+
+class Stream(TaskBuffer[T]):
+    """What both ends have in common."""
+
+    __slots__ = ("_receivers", "_senders")
+
+    def __init__(self, account: Account, max_items: float, *options: Any) -> None:
+        # The ends that are open, by their ids: single steps on a set, as a finalizer may close an end in any thread.
+        self._senders: set[int] = set()
+        self._receivers: set[int] = set()
+        super().__init__(account, max_items, *options)
+
+    def _fits(self, cost: int) -> bool:
+        return super()._fits(cost) or len(self._items) < len(self._getters.waiters)
+
+    def _needs_care(self) -> bool:
+        return super()._needs_care() or not self._receivers
+
+    def _check_put(self) -> None:
+        self._check_over()
+        if not self._receivers:
+            raise BrokenResourceError
+
+    def _receive_from_waiting(self) -> T:
+        """Take what the first of those brings who wait to send."""
+        first = self._putters.first()
+        if first is None or first.offer is None:
+            raise WouldBlock
+        self._putters.waiters.remove(first)
+        first.taken = True
+        item: T = first.offer[0]
+        first.wake()
+        self._adjust()
+        return item
+
+    def _close_sender(self, end: int) -> None:
+        self._senders.discard(end)
+        self._putters.wake_all()
+        if not self._senders:
+            self._getters.wake_all()
+            self._close_if_unused()
+
+    def _close_receiver(self, end: int) -> None:
+        self._receivers.discard(end)
+        self._getters.wake_all()
+        if not self._receivers:
+            self._limit, self._bounded = 0, True
+            self._detach()
+            self._free_detached()
+            self._putters.wake_all()
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if not self._senders and not self._receivers:
+            self._retire()
+
+
+@final
+class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
+    """The end of a stream to send by; made by `open_stream` and `clone`."""
+
+    __slots__ = ("_closed", "_shared")
+
+    def __init__(self, shared: Stream[T_contra]) -> None:
+        self._closed = False
+        self._shared = shared
+        shared._senders.add(id(self))
+
+    def send_nowait(self, item: T_contra) -> None:
+        """Send an item without waiting. Never overtakes a `send` that waits.
+
+        Raises:
+            WouldBlock: There is no room, or others wait for it.
+            ClosedResourceError: This end is closed. BrokenResourceError: nobody is left to receive.
+            UsageError: The item alone is above `max_bytes`.
+            QuotaExceeded: A hard limit refuses.
+            MemoryReclaimed: The account gave up its memory, perhaps for this very item. AccountClosed: it is closed.
+            Exception: What the cost function raises passes through.
+            In each case nothing was sent.
+        """
+        if self._closed:
+            raise ClosedResourceError
+        # See Buffer for the order of these steps.
+        shared = self._shared
+        cost = len(item) + ENTRY_COST if type(item) is shared._plain else cost_of(item, shared._cost)  # type: ignore[arg-type]
+        entry = (item, cost, shared._clock())
+        items = shared._items
+        part = shared._part
+        if (shared._bounded and (len(items) >= shared._limit or items is not shared._items)) or (
+            left := part._credit - cost
+        ) < 0:
+            if not shared._put_carefully(item, cost):
+                raise WouldBlock
+            return
+        try:
+            part._credit = left
+            items.append(entry)
+        except BaseException:
+            shared._interrupted()
+            raise
+
+    async def send(self, item: T_contra) -> None:
+        """Send an item, after those who wait already. Errors as for `send_nowait`, but for WouldBlock.
+
+        Cancellation:
+            A checkpoint. When it is cancelled, nothing was sent and its place goes to the next.
+        """
+        await checkpoint()
+        self._check()
+        shared = self._shared
+        cost = cost_of(item, shared._cost)
+        if not shared._put_carefully(item, cost) and await shared._putters.turn(
+            lambda: shared._fits(cost), self._check, shared._adjust, self, (item,)
+        ):
+            shared._take_in(item, cost)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+        self._shared._check_put()
+
+    def clone(self) -> QuotaSendStream[T_contra]:
+        """Another end of the same stream. Receivers see the end of it when all are closed.
+
+        Raises:
+            ClosedResourceError: This end is closed.
+        """
+        if self._closed:
+            raise ClosedResourceError
+        return QuotaSendStream(self._shared)
+
+    def close(self) -> None:
+        """Close this end. Does nothing the second time; a task that waits in its `send` gets ClosedResourceError."""
+        if not self._closed:
+            self._shared._close_sender(id(self))
+            self._closed = True  # last: whoever is interrupted can do it again
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await checkpoint()
+
+    def statistics(self) -> StreamStatistics:
+        """The stream in numbers."""
+        return _statistics(self._shared)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What `extra` finds: see `StreamAttribute`."""
+        return _attributes(self._shared)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+            warnings.warn(f"unclosed <{type(self).__name__}>", ResourceWarning, source=self, stacklevel=1)
+
+
+@final
+class QuotaReceiveStream(ObjectReceiveStream[T_co], Generic[T_co]):
+    """The end of a stream to receive by; made by `open_stream` and `clone`."""
+
+    __slots__ = ("_closed", "_shared")
+
+    def __init__(self, shared: Stream[T_co]) -> None:
+        self._closed = False
+        self._shared = shared
+        shared._receivers.add(id(self))
+        shared._adjust()
+
+    def receive_nowait(self) -> T_co:
+        """Receive the oldest item without waiting, or what the first of those brings who wait to send.
+
+        Raises:
+            WouldBlock: There is none.
+            ClosedResourceError: This end is closed. EndOfStream: there is none, and all ends to send by are closed.
+            MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
+        """
+        if self._closed:
+            raise ClosedResourceError
+        shared = self._shared
+        try:
+            entry = shared._items.popleft()
+        except IndexError:
+            self._check()
+            return shared._receive_from_waiting()
+        except BaseException:
+            shared._interrupted()
+            raise
+        try:
+            line = shared._out
+            credit = line._credit + entry[1]
+            if credit > line._cap:
+                shared._took(entry)
+            else:
+                line._credit = credit
+        except BaseException as error:
+            shared._not_got(entry, error)
+        item: T_co = entry[0]
+        return item
+
+    async def receive(self) -> T_co:
+        """Receive the oldest item, after those who wait already. Errors as for `receive_nowait`, but for WouldBlock.
+
+        Cancellation:
+            A checkpoint. When it is cancelled, nothing was received and its place goes to the next.
+        """
+        await checkpoint()
+        shared = self._shared
+        again = False
+        while True:
+            if again or not shared._getters.waiters:
+                try:
+                    return self.receive_nowait()
+                except WouldBlock:  # there is none, or another thread dropped it in this very moment
+                    pass
+            turn = shared._getters.turn(self._has_items, self._check, shared._adjust, self, first=again)
+            await turn
+            again = True
+
+    def _has_items(self) -> bool:
+        return bool(self._shared._items)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+        shared = self._shared
+        shared._check_over()
+        if not shared._senders and not shared._items:
+            raise EndOfStream
+
+    def clone(self) -> QuotaReceiveStream[T_co]:
+        """Another end of the same stream: each item goes to one of them.
+
+        Raises:
+            ClosedResourceError: This end is closed.
+        """
+        if self._closed:
+            raise ClosedResourceError
+        return QuotaReceiveStream(self._shared)
+
+    def close(self) -> None:
+        """Close this end. With the last one, what is inside is given up and senders get BrokenResourceError.
+
+        Does nothing the second time; a task that waits in its `receive` gets ClosedResourceError.
+        """
+        if not self._closed:
+            self._shared._close_receiver(id(self))
+            self._closed = True  # last: whoever is interrupted can do it again
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await checkpoint()
+
+    def statistics(self) -> StreamStatistics:
+        """The stream in numbers."""
+        return _statistics(self._shared)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What `extra` finds: see `StreamAttribute`."""
+        return _attributes(self._shared)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+            warnings.warn(f"unclosed <{type(self).__name__}>", ResourceWarning, source=self, stacklevel=1)
+
+
+def _statistics(stream: Stream[Any]) -> StreamStatistics:
+    numbers = stream._statistics(len(stream._putters), len(stream._getters))
+    return StreamStatistics(
+        items=numbers.items,
+        bytes=numbers.bytes,
+        dropped_items=numbers.dropped_items,
+        dropped_bytes=numbers.dropped_bytes,
+        waiting_to_put=numbers.waiting_to_put,
+        waiting_to_get=numbers.waiting_to_get,
+        max_buffer_size=stream._max_items,
+        open_send_streams=len(stream._senders),
+        open_receive_streams=len(stream._receivers),
+    )
+
+
+def _attributes(stream: Stream[Any]) -> Mapping[Any, Callable[[], Any]]:
+    return {
+        StreamAttribute.account: lambda: stream._account,
+        StreamAttribute.statistics: lambda: _statistics(stream),
+    }

@@ -1,0 +1,297 @@
+"""AsyncQueue: the interface of asyncio.Queue on a memory quota, also on trio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar, final
+
+from memquota._core.events import CloseReason
+from memquota.account import Account
+from memquota.errors import MemoryQuotaError
+from memquota.queues._waiting import Line
+from memquota.queues.bounds import queue_bound
+from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics
+from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.shutdown import QueueShutDown
+
+__all__ = ["AsyncQueue", "TaskBuffer"]
+
+T = TypeVar("T")
+
+
+class TaskBuffer(Buffer[T]):
+    """A buffer with lines of tasks that wait to put and to get; its owner is the event loop."""
+
+    __slots__ = ("_getters", "_putters")
+
+    def __init__(self, account: Account, max_items: float, *options: Any) -> None:
+        self._putters = Line()
+        self._getters = Line()
+        super().__init__(account, max_items, *options)
+        self._adjust()
+
+    def _needs_care(self) -> bool:
+        return super()._needs_care() or bool(self._getters.waiters) or bool(self._putters.waiters)
+
+    def _needs_room(self) -> bool:
+        return bool(self._putters.waiters)
+
+    def _wake_everybody(self) -> None:
+        self._putters.wake_all()
+        self._getters.wake_all()
+
+    def _check_put(self) -> None:
+        """Raise when nothing may go in any more."""
+        self._check_over()
+
+    def _put_carefully(self, item: T, cost: int) -> bool:
+        """Put where something has to be looked at first, or where credit is short. False: it has to wait."""
+        if self._torn:
+            self._mend()
+        self._check_put()
+        self._check_cost(cost)
+        if self._putters.waiters or not self._fits(cost):
+            return False
+        self._take_in(item, cost)
+        return True
+
+    def _take_in(self, item: T, cost: int) -> None:
+        """Claim and take in an item that may go in, and wake who waits for it."""
+        items = self._items
+        entry: Entry | None = None
+        self._claiming += 1
+        try:
+            self._part.claim(cost)
+            self._check_put()  # others' code may have run
+            entry = self._entry(item, cost, self._clock())
+            self._unfinished += 1
+            items.append(entry)
+        except BaseException as error:
+            if not isinstance(error, MemoryQuotaError):
+                self._torn = True
+                if entry is not None and not (items and items[-1] is entry):
+                    self._unfinished -= 1
+            raise
+        finally:
+            self._claiming -= 1
+            if self._torn:
+                self._interrupted()
+        if self._getters.waiters:
+            self._getters.wake()
+
+    def _took(self, entry: Entry) -> None:
+        super()._took(entry)
+        if self._putters.waiters:
+            self._putters.wake()
+
+
+@final
+class AsyncQueue(TaskBuffer[T]):
+    """A queue between tasks with the interface of `asyncio.Queue`, whose items are on an account's books.
+
+    Args:
+        account: Where its items are claimed. The queue keeps it open.
+        maxsize: Most items inside; 0 for no such bound.
+        max_bytes: Most bytes inside, by cost with entries; None for no such bound.
+        cost: What an item costs in bytes, without its entry; None for `memquota.queues.item_cost`.
+        on_reclaim: What to do when asked for memory: "collapse" or "drop_oldest".
+        on_drop: Called with the number and bytes of items that "drop_oldest" dropped.
+        on_collapse: Called once with the reason when the account closes, whatever closes it.
+
+    Raises:
+        UsageError: A wrong argument.
+        AccountClosed: The account is closed.
+
+    Threads:
+        One event loop at a time, of asyncio or trio, like any asyncio queue. The tracker may reclaim from any thread.
+
+    Cancellation:
+        A cancelled `put` has put nothing, a cancelled `get` has taken nothing, and their place goes to the next.
+        `put` and `get` do not yield when they need not wait, as in asyncio.
+
+    Callbacks:
+        `cost` is called by `put`; `on_drop` and `on_collapse` by whoever runs the round, from any thread, with no lock
+        held.
+    """
+
+    __slots__ = ("_joiners", "_maxsize", "_shut_down")
+
+    def __init__(
+        self,
+        account: Account,
+        maxsize: int = 0,
+        *,
+        max_bytes: int | str | None = None,
+        cost: Cost | None = None,
+        on_reclaim: OnReclaim = "collapse",
+        on_drop: Callable[[int, int], object] | None = None,
+        on_collapse: Callable[[CloseReason], object] | None = None,
+    ) -> None:
+        bound = queue_bound(maxsize)
+        self._maxsize = maxsize
+        self._joiners = Line()
+        self._shut_down = False
+        super().__init__(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
+
+    # --- putting ------------------------------------------------------------------------------------------------------
+
+    def put_nowait(self, item: T) -> None:
+        """Put an item without waiting. Never overtakes a `put` that waits.
+
+        Raises:
+            asyncio.QueueFull: There is no room, or others wait for it.
+            UsageError: The item alone is above `max_bytes`.
+            QueueShutDown: The queue was shut down.
+            QuotaExceeded: A hard limit refuses.
+            MemoryReclaimed: The account gave up its memory, perhaps for this very item. AccountClosed: it is closed.
+            Exception: What the cost function raises passes through.
+            In each case nothing was put.
+        """
+        # See Buffer for the order of these steps.
+        cost = len(item) + ENTRY_COST if type(item) is self._plain else cost_of(item, self._cost)  # type: ignore[arg-type]
+        entry = (item, cost, self._clock())
+        items = self._items
+        part = self._part
+        if (self._bounded and (len(items) >= self._limit or items is not self._items)) or (
+            left := part._credit - cost
+        ) < 0:
+            if not self._put_carefully(item, cost):
+                raise asyncio.QueueFull
+            return
+        try:
+            part._credit = left
+            self._unfinished += 1
+            items.append(entry)
+        except BaseException:
+            self._not_put(items, entry)
+            raise
+
+    async def put(self, item: T) -> None:
+        """Put an item, after those who wait already. Errors as for `put_nowait`, but for QueueFull."""
+        cost = cost_of(item, self._cost)
+        if not self._put_carefully(item, cost):
+            await self._putters.turn(lambda: self._fits(cost), self._check_put, self._adjust)
+            self._take_in(item, cost)
+
+    def _check_put(self) -> None:
+        self._check_over()
+        if self._shut_down:
+            raise QueueShutDown
+
+    def _needs_care(self) -> bool:
+        return self._shut_down or super()._needs_care()
+
+    # --- getting ------------------------------------------------------------------------------------------------------
+
+    def get_nowait(self) -> T:
+        """Take out the oldest item.
+
+        Raises:
+            asyncio.QueueEmpty: There is none.
+            QueueShutDown: There is none, and there will be none.
+            MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
+        """
+        try:
+            entry = self._items.popleft()
+        except IndexError:
+            self._check_get()
+            raise asyncio.QueueEmpty from None
+        except BaseException:
+            self._interrupted()
+            raise
+        try:
+            line = self._out
+            credit = line._credit + entry[1]
+            if credit > line._cap:
+                self._took(entry)
+            else:
+                line._credit = credit
+        except BaseException as error:
+            self._not_got(entry, error)
+        item: T = entry[0]
+        return item
+
+    async def get(self) -> T:
+        """Take out the oldest item, after those who wait already. Errors as for `get_nowait`, but for QueueEmpty."""
+        again = False
+        while self._getters.waiters or not self._items:
+            await self._getters.turn(self._has_items, self._check_get, self._adjust, first=again)
+            try:
+                return self.get_nowait()
+            except asyncio.QueueEmpty:  # dropped in this very moment, by another thread
+                again = True
+        return self.get_nowait()
+
+    def _has_items(self) -> bool:
+        return bool(self._items)
+
+    def _check_get(self) -> None:
+        self._check_over()
+        if self._shut_down and not self._items:
+            raise QueueShutDown
+
+    # --- keeping track ------------------------------------------------------------------------------------------------
+
+    def task_done(self) -> None:
+        """Say that an item that was got is done with.
+
+        Raises:
+            ValueError: Called more often than there were items.
+        """
+        if self._left_to_do() <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if not self._left_to_do():
+            self._joiners.wake_all()
+
+    async def join(self) -> None:
+        """Wait until every item was got and done with; what was dropped counts as done.
+
+        Raises:
+            MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
+        """
+        if self._left_to_do():
+            await self._joiners.turn(lambda: not self._left_to_do(), self._check_over, self._adjust)
+
+    def _left_to_do(self) -> int:
+        return self._unfinished - self._dropped_items
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Let nothing in any more; getters get what is inside, then QueueShutDown; immediately: that goes, too."""
+        self._shut_down = True
+        self._adjust()
+        if immediate:
+            self._detach()
+            self._free_detached()
+        self._wake_everybody()
+
+    def _wake_everybody(self) -> None:
+        super()._wake_everybody()
+        self._joiners.wake_all()
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def maxsize(self) -> int:
+        """Most items inside; 0 or less for no bound."""
+        return self._maxsize
+
+    def qsize(self) -> int:
+        """How many items are inside."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self._items
+
+    def full(self) -> bool:
+        """Whether an item of no size would have to wait."""
+        return not self._fits(0)
+
+    def statistics(self) -> QueueStatistics:
+        """The queue in numbers."""
+        return self._statistics(len(self._putters), len(self._getters))
+
+    def __repr__(self) -> str:
+        return f"<AsyncQueue of {self.qsize()} in account {self._account.name!r}>"

@@ -1,0 +1,420 @@
+"""Queue: the interface of queue.Queue on a memory quota."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, RLock
+from typing import Any, Final, TypeVar, final
+from weakref import WeakSet
+
+from memquota._core.events import CloseReason
+from memquota.account import Account
+from memquota.clock import monotonic
+from memquota.errors import MemoryQuotaError, UsageError
+from memquota.queues.bounds import queue_bound
+from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics
+from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.shutdown import ShutDown
+
+__all__ = ["Queue"]
+
+T = TypeVar("T")
+
+
+class _Lines:
+    """The lock of a queue and who waits for what, first come first served. All but `wake_everybody` under the lock."""
+
+    def __init__(self) -> None:
+        # Reentrant, so that a signal handler or finalizer may use the queue in the middle of a call of its own thread.
+        self.lock = RLock()
+        self.putters: deque[Condition] = deque()
+        self.getters: deque[Condition] = deque()
+        self.joiners: deque[Condition] = deque()
+
+    def turn(
+        self,
+        line: deque[Condition],
+        may_go: Callable[[], bool],
+        check: Callable[[], None],
+        adjust: Callable[[], None],
+        timeout: float | None,
+    ) -> bool:
+        """Wait until nobody is ahead and `may_go()`. Returns False when the time is up."""
+        until = None if timeout is None else monotonic() + timeout
+        place = Condition(self.lock)
+        line.append(place)
+        try:
+            adjust()
+            while True:
+                check()
+                if line[0] is place and may_go():
+                    return True
+                left = None if until is None else until - monotonic()
+                if left is not None and left <= 0:
+                    return False
+                place.wait(left)
+        finally:
+            line.remove(place)
+            adjust()
+            if line:
+                line[0].notify()
+
+    def wake_everybody(self) -> None:
+        """Let everybody look again. Any thread."""
+        with self.lock:
+            for line in (self.putters, self.getters, self.joiners):
+                for place in line:
+                    place.notify()
+
+
+@final
+class Queue(Buffer[T]):
+    """A queue between threads with the interface of `queue.Queue`, whose items are on an account's books.
+
+    Args:
+        account: Where its items are claimed. The queue keeps it open.
+        maxsize: Most items inside; 0 for no such bound.
+        max_bytes: Most bytes inside, by cost with entries; None for no such bound.
+        cost: What an item costs in bytes, without its entry; None for `memquota.queues.item_cost`.
+        on_reclaim: What to do when asked for memory: "collapse" or "drop_oldest".
+        on_drop: Called with the number and bytes of items that "drop_oldest" dropped.
+        on_collapse: Called once with the reason when the account closes, whatever closes it.
+
+    Raises:
+        UsageError: A wrong argument.
+        AccountClosed: The account is closed.
+
+    Threads:
+        Any. Those who wait are served first come first served. Signal handlers and finalizers may use it without
+        waiting; in the middle of a move of the tracker's books by their own thread, UsageError refuses that. In a
+        child process after `fork` the queue is as it was, and nobody waits.
+
+    Callbacks:
+        `cost` is called by `put`; `on_drop` and `on_collapse` by whoever runs the round. No lock is held.
+    """
+
+    __slots__ = ("_books", "_getters", "_is_shutdown", "_lines", "_lock", "_maxsize", "_putters")
+
+    def __init__(
+        self,
+        account: Account,
+        maxsize: int = 0,
+        *,
+        max_bytes: int | str | None = None,
+        cost: Cost | None = None,
+        on_reclaim: OnReclaim = "collapse",
+        on_drop: Callable[[int, int], object] | None = None,
+        on_collapse: Callable[[CloseReason], object] | None = None,
+    ) -> None:
+        bound = queue_bound(maxsize)
+        self._maxsize = maxsize
+        self._is_shutdown = False
+        self._open_lines()
+        super().__init__(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
+        self._books = account._rounds.books
+        self._adjust()
+        _all_queues.add(self)
+
+    def _open_lines(self) -> None:
+        self._lines = _Lines()
+        self._lock = self._lines.lock
+        self._putters = self._lines.putters
+        self._getters = self._lines.getters
+
+    # --- putting ------------------------------------------------------------------------------------------------------
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item.
+
+        Args:
+            item: The item.
+            block: Whether to wait for room.
+            timeout: How long, in seconds; None for as long as it takes.
+
+        Raises:
+            queue.Full: There is no room, or there was none in time.
+            ValueError: A negative timeout. UsageError: the item alone is above `max_bytes`.
+            ShutDown: The queue was shut down.
+            QuotaExceeded: A hard limit refuses.
+            MemoryReclaimed: The account gave up its memory, perhaps for this very item. AccountClosed: it is closed.
+            Exception: What the cost function raises passes through.
+            In each case nothing was put.
+        """
+        # See Buffer for the order of these steps.
+        cost = len(item) + ENTRY_COST if type(item) is self._plain else cost_of(item, self._cost)  # type: ignore[arg-type]
+        entry = (item, cost, self._clock())
+        if timeout is not None:
+            _check_timeout(timeout)
+        if self._books._inside:
+            self._refuse_inside()
+        with self._lock:
+            items = self._items
+            part = self._part
+            if (
+                not (self._bounded and (len(items) >= self._limit or items is not self._items))
+                and (left := part._credit - cost) >= 0
+            ):
+                try:
+                    part._credit = left
+                    self._unfinished += 1
+                    items.append(entry)
+                except BaseException:
+                    self._not_put(items, entry)
+                    raise
+                return
+            if not self._put_carefully(entry, block, timeout):
+                return
+        part._relieve()
+        self._check_over()
+
+    def put_nowait(self, item: T) -> None:
+        """`put` without waiting."""
+        self.put(item, block=False)
+
+    def _put_carefully(self, entry: Entry, block: bool, timeout: float | None) -> bool:
+        """Put where something has to be looked at first, or where credit is short. Whether the books were entered."""
+        # Lock: held.
+        item, cost, now = entry
+        if self._torn:
+            self._mend()
+        self._check_put()
+        self._check_cost(cost)
+        if self._putters or not self._fits(cost):
+            if not block:
+                raise queue.Full
+            if not self._lines.turn(self._putters, lambda: self._fits(cost), self._check_put, self._adjust, timeout):
+                raise queue.Full
+        entry = self._entry(item, cost, now)
+        entered = False
+        items = self._items
+        part = self._part
+        try:
+            left = part._credit - cost
+            if left >= 0:
+                part._credit = left
+            else:
+                entered = True
+                part._claim_quietly(cost)
+        except MemoryQuotaError:
+            raise
+        except BaseException:
+            self._interrupted()
+            raise
+        if items is not self._items:  # a signal handler or finalizer of this thread shut the queue down meanwhile
+            self._interrupted()
+            self._check_put()
+        try:
+            self._unfinished += 1
+            items.append(entry)
+            if self._getters:
+                self._getters[0].notify()
+        except BaseException:
+            self._not_put(items, entry)
+            raise
+        return entered
+
+    def _check_put(self) -> None:
+        self._check_over()
+        if self._is_shutdown:
+            raise ShutDown
+
+    def _refuse_inside(self) -> None:
+        """Whoever is inside the books must not wait for the queue's lock: its holder may be waiting for the books."""
+        if self._books._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+            raise UsageError("called in the middle of a move of this very thread, by a signal handler or a finalizer")
+
+    # --- getting ------------------------------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take out the oldest item.
+
+        Args:
+            block: Whether to wait for one.
+            timeout: How long, in seconds; None for as long as it takes.
+
+        Raises:
+            queue.Empty: There is none, or there was none in time.
+            ValueError: A negative timeout.
+            ShutDown: There is none, and there will be none.
+            MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
+        """
+        if timeout is not None:
+            _check_timeout(timeout)
+        if self._books._inside:
+            self._refuse_inside()
+        item: T
+        with self._lock:
+            try:
+                entry = self._items.popleft() if not self._getters else None
+            except IndexError:
+                entry = None
+            except BaseException:
+                self._interrupted()
+                raise
+            if entry is None:
+                entry = self._wait_for_item(block, timeout)
+            item = entry[0]
+            try:
+                line = self._out
+                credit = line._credit + entry[1]
+                if credit <= line._cap:
+                    line._credit = credit
+                    return item
+                self._part._release_quietly(entry[1])
+                if self._putters:
+                    self._putters[0].notify()
+            except BaseException as error:
+                self._not_got(entry, error)
+        self._part._relieve()
+        return item
+
+    def get_nowait(self) -> T:
+        """`get` without waiting."""
+        return self.get(block=False)
+
+    def _wait_for_item(self, block: bool, timeout: float | None) -> Entry:
+        # Lock: held.
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            self._check_get()
+            if block:
+                left = None if until is None else until - monotonic()
+                if not self._lines.turn(self._getters, self._has_items, self._check_get, self._adjust, left):
+                    raise queue.Empty
+            try:
+                return self._items.popleft()
+            except IndexError:
+                if not block:
+                    raise queue.Empty from None
+                # Dropped in this very moment, by another thread.
+            except BaseException:
+                self._interrupted()
+                raise
+
+    def _has_items(self) -> bool:
+        return bool(self._items)
+
+    def _check_get(self) -> None:
+        self._check_over()
+        if self._is_shutdown and not self._items:
+            raise ShutDown
+
+    # --- keeping track ------------------------------------------------------------------------------------------------
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """Items that were put and are not done with; what was dropped counts as done."""
+        return self._unfinished - self._dropped_items
+
+    def task_done(self) -> None:
+        """Say that an item that was got is done with.
+
+        Raises:
+            ValueError: Called more often than there were items.
+        """
+        with self._lock:
+            if self.unfinished_tasks <= 0:
+                raise ValueError("task_done() called too many times")
+            self._unfinished -= 1
+            if not self.unfinished_tasks:
+                for place in self._lines.joiners:
+                    place.notify()
+
+    def join(self) -> None:
+        """Wait until every item was got and done with.
+
+        Raises:
+            MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
+        """
+        with self._lock:
+            if self.unfinished_tasks:
+                self._lines.turn(
+                    self._lines.joiners, lambda: not self.unfinished_tasks, self._check_over, self._adjust, None
+                )
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether it was shut down."""
+        return self._is_shutdown
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Let nothing in any more; getters get what is inside, then ShutDown. Immediately: that is given up, too."""
+        with self._lock:
+            self._is_shutdown = True
+            self._adjust()
+            if immediate:
+                self._detach()
+        self._free_detached()
+        self._wake_everybody()
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def maxsize(self) -> int:
+        """Most items inside; 0 or less for no bound. May be assigned."""
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None:
+        bound = queue_bound(maxsize)
+        with self._lock:
+            self._maxsize = maxsize
+            self._max_items = bound
+            self._adjust()
+        self._wake_everybody()
+
+    def qsize(self) -> int:
+        """How many items are inside, just now."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        """Whether there is none, just now."""
+        return not self._items
+
+    def full(self) -> bool:
+        """Whether an item of no size would have to wait, just now."""
+        return not self._fits(0)
+
+    def statistics(self) -> QueueStatistics:
+        """The queue in numbers."""
+        return self._statistics(len(self._putters), len(self._getters))
+
+    def __repr__(self) -> str:
+        return f"<Queue of {self.qsize()} in account {self._account.name!r}>"
+
+    # --- for the buffer -----------------------------------------------------------------------------------------------
+
+    def _needs_care(self) -> bool:
+        return self._is_shutdown or bool(self._getters) or bool(self._putters) or super()._needs_care()
+
+    def _needs_room(self) -> bool:
+        return bool(self._putters)
+
+    def _wake_everybody(self) -> None:
+        self._lines.wake_everybody()
+
+    def _after_fork(self) -> None:
+        """In a child process: only the thread that forked goes on, and others may have been in the middle."""
+        self._open_lines()
+        self._torn = True
+        self._adjust()
+
+
+def _check_timeout(timeout: float) -> None:
+    if timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+
+
+_all_queues: Final[WeakSet[Queue[Any]]] = WeakSet()
+
+
+def _renew_all() -> None:
+    for each in list(_all_queues):
+        each._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
