@@ -1,0 +1,122 @@
+"""`examples/http_503.py` over real sockets, in a process whose memory is really limited."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memquota.demo.confinement import Confinement, choose_confinement
+
+MIB = 1024**2
+WATCHDOG = 60.0
+PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "http_503.py"
+
+
+class Server:
+    """The service with 24 MiB of quota in 128 MiB of memory."""
+
+    def __init__(self, confinement: Confinement) -> None:
+        command = [sys.executable, str(PROGRAM), "--quota", "24MiB", "--port", "0"]
+        self.process = subprocess.Popen(confinement.command(command), stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline().split()[-1])
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    confinement = choose_confinement(128 * MIB)
+    server = Server(confinement)
+    try:
+        yield server
+        assert server.process.poll() is None, "it was killed"
+    finally:
+        server.process.terminate()
+        server.process.communicate(timeout=WATCHDOG)
+        confinement.remove()
+
+
+class Client:
+    """A client that says what it wants to send before it sends it."""
+
+    def __init__(self, server: Server, size: int, *, declared: str | None = None) -> None:
+        self.body = b"x" * size
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=WATCHDOG)
+        length = f"Content-Length: {size}\r\n" if declared is None else declared
+        self.socket.sendall(f"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n{length}\r\n".encode())
+        self.status, self.headers = self._read_head()
+
+    def _read_head(self) -> tuple[int, dict[str, str]]:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = self.socket.recv(1)
+            assert piece, head
+            head += piece
+        first, *lines = head.decode().splitlines()
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        return int(first.split()[1]), headers
+
+    def finish(self, already: int = 0) -> tuple[int, str]:
+        """Send the rest of the body; the status and the text of the answer."""
+        self.socket.sendall(self.body[already:])
+        status, headers = self._read_head()
+        text = self.socket.recv(int(headers["content-length"]), socket.MSG_WAITALL)
+        self.socket.close()
+        return status, text.decode().strip()
+
+
+def test_who_has_no_room_is_told_to_come_again_and_nobody_is_killed(server: Server) -> None:
+    # Each body is counted twice: three of 4 MiB fill 24 MiB.
+    inside = [Client(server, 4 * MIB) for _ in range(3)]
+    for client in inside:
+        assert client.status == 100
+        client.socket.sendall(client.body[: 3 * MIB])  # and takes its time with the rest
+
+    turned_away = [Client(server, 4 * MIB) for _ in range(100)]  # 400 MiB, if they were let in
+
+    assert {client.status for client in turned_away} == {503}
+    assert {client.headers["retry-after"] for client in turned_away} == {"1"}
+    for client in turned_away:
+        client.socket.close()
+
+    expected = hashlib.sha256(b"x" * 4 * MIB).hexdigest()
+    assert inside[0].finish(3 * MIB) == (200, expected)
+    again = Client(server, 4 * MIB)  # now there is room for one
+    assert again.status == 100
+    assert again.finish() == (200, expected)
+    for client in inside[1:]:
+        assert client.finish(3 * MIB) == (200, expected)
+
+
+def test_who_hangs_up_gives_the_room_back(server: Server) -> None:
+    for _ in range(20):
+        clients = [Client(server, 4 * MIB) for _ in range(3)]
+        assert [client.status for client in clients] == [100, 100, 100]
+        for client in clients:
+            client.socket.close()
+        while (probe := Client(server, 12 * MIB)).status == 503:
+            probe.socket.close()  # until the server has seen it
+        probe.socket.close()
+        while (probe := Client(server, 12 * MIB)).status == 503:
+            probe.socket.close()
+        assert probe.finish() == (200, hashlib.sha256(b"x" * 12 * MIB).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("declared", "status"),
+    [
+        ("Content-Length: 13000000\r\n", 413),
+        ("Content-Length: 999999999999999999\r\n", 413),
+        ("", 411),
+    ],
+)
+def test_what_can_never_be_is_refused_at_once(server: Server, declared: str, status: int) -> None:
+    client = Client(server, 0, declared=declared)
+
+    assert client.status == status
+    client.socket.close()
