@@ -1,0 +1,126 @@
+"""The example relay on real sockets."""
+
+import importlib.util
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+import memquota
+
+
+def load_relay() -> ModuleType:
+    path = Path(__file__).parents[2] / "examples" / "relay.py"
+    spec = importlib.util.spec_from_file_location("relay_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+relay = load_relay()
+
+
+@asynccontextmanager
+async def serving(tracker: memquota.Tracker) -> AsyncIterator[int]:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, relay.Relay(tracker).handle)
+        yield listener.extra(SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+
+
+async def connect(port: int, first: bytes) -> SocketStream:
+    stream = await anyio.connect_tcp("127.0.0.1", port)
+    await stream.send(relay.pack(first))
+    return stream
+
+
+async def receive_frame(buffered: BufferedByteReceiveStream) -> bytes:
+    size = int.from_bytes(await buffered.receive_exactly(4), "big")
+    return await buffered.receive_exactly(size)
+
+
+async def until_subscribed(tracker: memquota.Tracker, accounts: int) -> None:
+    while tracker.statistics().accounts < accounts:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_subscribers_get_every_frame_in_order() -> None:
+    tracker = memquota.Tracker("1MiB")
+    with anyio.fail_after(20):
+        async with serving(tracker) as port:
+            readers = [await connect(port, b"SUB news") for _ in range(3)]
+            await until_subscribed(tracker, 4)  # a host and three subscribers
+            publisher = await connect(port, b"PUB news")
+            frames = [b"%d" % number * 1000 for number in range(20)]
+            for frame in frames:
+                await publisher.send(relay.pack(frame))
+
+            for reader in readers:
+                buffered = BufferedByteReceiveStream(reader)
+                assert [await receive_frame(buffered) for _ in frames] == frames
+                await reader.aclose()
+            await publisher.aclose()
+
+
+async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
+    tracker = memquota.Tracker("1MiB")
+    with anyio.fail_after(30):
+        async with serving(tracker) as port:
+            sleeper = socket.socket()
+            sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sleeper.connect(("127.0.0.1", port))
+            sleeper.sendall(relay.pack(b"SUB news"))
+            await until_subscribed(tracker, 2)
+            reader = await connect(port, b"SUB news")
+            await until_subscribed(tracker, 3)
+            publisher = await connect(port, b"PUB news")
+            buffered = BufferedByteReceiveStream(reader)
+
+            for number in range(400):
+                frame = number.to_bytes(2, "big") * 8192
+                await publisher.send(relay.pack(frame))
+                assert await receive_frame(buffered) == frame
+
+            assert tracker.statistics().counts.collapsed == 1
+            assert tracker.used <= tracker.limit
+            state = sleeper.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            assert state != 1, "its connection is closed hard, so that the kernel holds nothing for it"
+            sleeper.close()
+            await reader.aclose()
+            await publisher.aclose()
+
+
+async def test_echo() -> None:
+    with anyio.fail_after(20):
+        async with serving(memquota.Tracker("1MiB")) as port, await connect(port, b"ECHO") as stream:
+            buffered = BufferedByteReceiveStream(stream)
+            await stream.send(relay.pack(b"hello"))
+            assert await receive_frame(buffered) == b"hello"
+
+
+@pytest.mark.parametrize("first", [b"NONSENSE", b"\xff\xfe", b""])
+async def test_who_speaks_nonsense_is_let_go(first: bytes) -> None:
+    with anyio.fail_after(20):
+        async with serving(memquota.Tracker("1MiB")) as port, await connect(port, first) as stream:
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+
+async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
+    with anyio.fail_after(20):
+        async with serving(memquota.Tracker("1MiB")) as port, await connect(port, b"ECHO") as stream:
+            await stream.send((relay.LARGEST_FRAME + 1).to_bytes(4, "big"))
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
