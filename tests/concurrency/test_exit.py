@@ -38,7 +38,7 @@ PROGRAM = """
 
 MORE = {
     "left alone": "",
-    "late claims at exit": "atexit.register(late[1].part.release, 1500), atexit.register(late[1].part.claim, 1000)",
+    "late claims at exit": "atexit.register(late[1].part.release, 1000), atexit.register(late[1].part.claim, 1000)",
     # Where no thread can be started any more that is logged.
     "a round at exit": "logging.disable(); atexit.register(tracker.new_account(minimum=10**6).claim, 90_000)",
     "closed at exit": "atexit.register(tracker.close)",
