@@ -12,7 +12,8 @@ from memquota._core.graph import AccountNode
 from memquota._core.holdings import CreditLine, Holding, OwnHolding
 from memquota._core.ledger import Ledger
 from memquota._core.limits import Limits
-from memquota._core.reclamation import Ask, Offer, Round, Survey, Wait
+from memquota._core.reclamation import Round
+from memquota._core.steps import Ask, Offer, Survey, Wait
 
 #: More steps than any round of these tests takes.
 _STEPS = 20_000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from memquota._core.accounts import close_account
 from memquota._core.events import CloseKind, CloseReason, RoundEnded, RoundOutcome, VictimOutcome, VictimSettled
-from memquota._core.reclamation import Ask, Offer, Round, Survey, Wait
+from memquota._core.reclamation import Round
+from memquota._core.steps import Ask, Offer, Survey, Wait
 from tests.core.support import (
     Member,
     account,

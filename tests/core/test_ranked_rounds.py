@@ -7,7 +7,7 @@ from math import inf
 from memquota._core.accounts import close_account
 from memquota._core.events import CloseKind, CloseReason, RoundOutcome, VictimAsked
 from memquota._core.holdings import Holding
-from memquota._core.reclamation import Ask, Offer, Survey
+from memquota._core.steps import Ask, Offer, Survey
 from tests.core.support import Member, account, events_of, give, ledger_of, member, round_about, run
 
 

@@ -22,7 +22,8 @@ from memquota._core.events import (
 )
 from memquota._core.ledger import Counts, Ledger
 from memquota._core.limits import Limits
-from memquota._core.reclamation import Ask, Survey, Wait, may_start
+from memquota._core.reclamation import may_start
+from memquota._core.steps import Ask, Survey, Wait
 from tests.core.support import Member, account, events_of, give, ledger_of, member, next_ask, round_about, run, survey
 
 WHY = CloseReason(CloseKind.CLOSED, "account", "closed by hand", 9.0)

@@ -8,7 +8,7 @@ import pytest
 
 from memquota._core.events import CloseKind, CloseReason, RoundOutcome, VictimOutcome, VictimSettled
 from memquota._core.ledger import Counts
-from memquota._core.reclamation import Ask
+from memquota._core.steps import Ask
 from tests.core.support import Member, account, events_of, give, ledger_of, member, next_ask, round_about, run
 
 STALLED = "twice in a row it gave back less than 1/64 of what it was asked for"

@@ -11,7 +11,7 @@ from memquota._core.accounts import close_account, reconfigure
 from memquota._core.checks import check_books
 from memquota._core.events import CloseKind, CloseReason, RoundEnded, RoundOutcome
 from memquota._core.holdings import Holding
-from memquota._core.reclamation import Ask, Survey
+from memquota._core.steps import Ask, Survey
 from tests.core.support import Member, account, give, ledger_of, member, next_ask, round_about, run, survey
 
 

@@ -13,7 +13,7 @@ from memquota._core.graph import subtree
 from memquota._core.holdings import Holding, OwnHolding
 from memquota._core.ledger import Ledger
 from memquota._core.limits import Limits
-from memquota._core.reclamation import Ask, Survey
+from memquota._core.steps import Ask, Survey
 from memquota.errors import MemoryQuotaError
 from tests.core.support import Handle, Member, account, ledger_of, member, round_about, run
 from tests.core.tearing import torn

@@ -6,13 +6,11 @@ reports; nothing of the round is lost when somebody else takes the next step.
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
-from typing import Final, TypeAlias
-
-from attrs import field, frozen
+from typing import Final
 
 from .accounts import close_account
+from .candidates import Candidates, age_of, may_go, time_of
 from .events import (
     CloseKind,
     CloseReason,
@@ -24,17 +22,13 @@ from .events import (
     VictimSettled,
 )
 from .graph import AccountNode, subtree
-from .holdings import Holding, OwnHolding
-from .judgement import describe_age, judge
+from .holdings import Holding
+from .judgement import describe_age
 from .ledger import Ledger
-from .victims import Entry
+from .steps import Ask, Offer, Step, Survey, Wait
 
-__all__ = ["Ask", "Offer", "Round", "Step", "Survey", "Wait", "may_start"]
+__all__ = ["Round", "may_start"]
 
-#: Candidates that are looked at in one hold of the lock, well below 1 ms.
-_BATCH: Final = 256
-#: Candidates that are surveyed in one step: below 1 ms with what asking them takes.
-_SURVEYED: Final = 64
 #: A victim that gives back less than this part of what was asked, twice in a row, collapses.
 _PROGRESS: Final = 64
 #: After so many asks in one round an account must have become smaller by half of what it freed: bounds the round
@@ -42,59 +36,6 @@ _PROGRESS: Final = 64
 _ASKS: Final = 64
 #: After a round found nobody, usage has to grow by this part of the limit before another one looks.
 _GROWTH: Final = 64
-
-
-@frozen
-class Survey:
-    """Ask these for their age, then report with `Round.surveyed`. May be empty: only lets others in.
-
-    `survey` is the number of the survey that it is part of.
-    """
-
-    holdings: tuple[Holding, ...]
-    survey: int
-
-
-@frozen
-class Offer:
-    """Order by the policy what that survey found, and hand over the next ones with `Round.offered`."""
-
-    survey: int
-
-
-@frozen
-class Wait:
-    """Nothing to do before one of the outstanding asks is settled."""
-
-
-@frozen(eq=False)
-class Ask:
-    """Ask these participants of a victim for memory, then report with `Round.settle`.
-
-    Attributes:
-        victim: The account.
-        members: It and its descendants, except who is being asked already.
-        holdings: What they hold, including what is empty or over.
-        why: The reason, in words.
-        used: What the victim held, in bytes.
-        wanted: How much of that is wanted back.
-        chosen: Whose turn it was.
-        newest: Data newer than this need not go: it is newer than the oldest of the next candidate of its priority.
-        returned: What the victim had ever returned before.
-    """
-
-    victim: AccountNode
-    chosen: Holding = field(repr=False)
-    members: list[AccountNode]
-    holdings: list[Holding] = field(repr=False)
-    why: str
-    used: int
-    wanted: int
-    newest: float
-    returned: int
-
-
-Step: TypeAlias = "Survey | Offer | Wait | Ask | RoundEnded"
 
 
 def may_start(ledger: Ledger, node: AccountNode) -> bool:
@@ -139,12 +80,9 @@ class Round:
         self._policy = policy
         ledger.counts.rounds += 1
         self.number = ledger.counts.rounds
-        # Who comes later is a candidate of the next round; whatever changes meanwhile is a reason for one.
-        self._newest_entry = ledger.sequence
-        self._version = ledger.version
-        self._begin_pass()
-        self._resting: set[Holding] = set()
-        self._scores: dict[Holding, object] = {}
+        self._version = ledger.version  # whatever changes meanwhile is a reason for another round
+        self._candidates = Candidates(ledger, ranked=policy is not None)
+        self._progress = False  # in this pass over the candidates
         # The victim that was chosen, while it is found out who would be next.
         self._chosen: Holding | None = None
         self._chosen_members: list[AccountNode] = []
@@ -156,16 +94,6 @@ class Round:
         ledger.events.append(
             RoundStarted(self.number, node.name, why, node.used, self._scope.limits.limit, self.target, now)
         )
-
-    def _begin_pass(self) -> None:
-        self._ledger.surveys += 1
-        self._survey = self._ledger.surveys
-        # Candidates up to here were looked at and passed over.
-        self._cursor: Entry | None = None
-        self._offered: deque[Holding] = deque()
-        self._surveyed_all = False
-        self._all_offered = False
-        self._progress = False
 
     @property
     def target(self) -> int:
@@ -193,82 +121,39 @@ class Round:
             done = self.node.ended is not None and self.node.ended.kind.under_pressure
             return self._end(RoundOutcome.DONE if done else RoundOutcome.CANCELLED, now)
         self._scope = scope  # another one when its limits went and came back
-        if self._chosen is not None and (self.missing <= 0 or not _may_go(self._chosen)):
+        if self._chosen is not None and (self.missing <= 0 or not may_go(self._chosen)):
             self._unchoose()
         if self._chosen is None:
             if self.missing <= 0:
                 return Wait() if self._outstanding else self._end(RoundOutcome.DONE, now)
-            found = self._candidate()
+            found = self._candidates.next(scope.index)
             if isinstance(found, Survey | Offer):
                 return found
             if found is None:
                 if self._outstanding:
                     return Wait()
                 if self._policy is not None and self._progress:
-                    self._begin_pass()  # somebody gave part: all are ordered anew
-                    return Survey((), self._survey)
+                    self._candidates.begin()  # somebody gave part: all are ordered anew
+                    self._progress = False
+                    return self._let_in()
                 return self._end(RoundOutcome.NOBODY_LEFT, now)
             if self._stalls(found):
                 self._collapse_stalled(found.node, now)
-                return Survey((), self._survey)
+                return self._let_in()
             self._choose(found)
-        following = self._candidate()
+        following = self._candidates.next(scope.index)
         if isinstance(following, Survey | Offer):
             return following
         return self._ask(following, now)
 
-    def _candidate(self) -> Holding | Survey | Offer | None:
-        """The holding that is next in order and not asked yet, or what has to be done to know it; None for nobody."""
-        if self._policy is not None:
-            return self._ranked_candidate()
-        for _ in range(_BATCH // 2):
-            # Two at a time: mostly the first one is the victim that was chosen, and the second one follows.
-            entries = self._scope.index.after(self._cursor, 2)
-            if not entries:
-                return None
-            for entry in entries:
-                holding = entry[3]
-                if not holding.live or not holding.booked:
-                    self._ledger.unlist(holding)
-                elif self._eligible(holding):
-                    return holding if holding.surveyed_in == self._survey else Survey((holding,), self._survey)
-            self._cursor = entries[-1]
-        return Survey((), self._survey)
-
-    def _ranked_candidate(self) -> Holding | Survey | Offer | None:
-        if not self._surveyed_all:
-            entries = self._scope.index.after(self._cursor, _SURVEYED)
-            if entries:
-                self._cursor = entries[-1]
-                return Survey(
-                    tuple(
-                        entry[3]
-                        for entry in entries
-                        if entry[3].surveyed_in != self._survey and self._eligible(entry[3])
-                    ),
-                    self._survey,
-                )
-            self._surveyed_all = True
-        while self._offered:
-            holding = self._offered[0]
-            if self._eligible(holding):
-                return holding
-            self._offered.popleft()
-        return None if self._all_offered else Offer(self._survey)
-
-    def _eligible(self, holding: Holding) -> bool:
-        return (
-            _may_go(holding)
-            and not holding.node.asked
-            and holding not in self._resting
-            and _entry_of(holding)[2] <= self._newest_entry
-        )
+    def _let_in(self) -> Survey:
+        return Survey((), self._candidates.survey)
 
     def _stalls(self, holding: Holding) -> bool:
         """Whether a victim that is next again gave too little twice in a row."""
         node = holding.node
         if node.too_little is not None:
-            older_left = _time_of(holding) <= node.too_little
+            older_left = time_of(holding) <= node.too_little
             node.stalls = node.stalls + 1 if older_left else 0
             node.too_little = None
         return node.stalls >= 2
@@ -290,10 +175,7 @@ class Round:
     def _unchoose(self) -> None:
         for member in self._chosen_members:
             member.asked = False
-        if self._policy is None:
-            self._cursor = None
-        elif self._chosen is not None:
-            self._offered.appendleft(self._chosen)
+        self._candidates.again(self._chosen)
         self._chosen = None
         self._chosen_members = []
 
@@ -303,7 +185,7 @@ class Round:
         victim = chosen.node
         newest = inf
         if self._policy is None and following is not None and following.node.priority == victim.priority:
-            newest = _time_of(following)
+            newest = time_of(following)
         ask = Ask(
             victim=victim,
             chosen=chosen,
@@ -323,52 +205,33 @@ class Round:
                 self.number,
                 victim.name,
                 ask.why,
-                _age_of(chosen, now),
+                age_of(chosen, now),
                 ask.used,
-                self._scores.get(chosen, (victim.priority, _time_of(chosen))),
+                self._candidates.scores.get(chosen, (victim.priority, time_of(chosen))),
                 ask.wanted,
                 sum(1 for held in ask.holdings if held.live and held.booked),
                 None if following is None else following.node.name,
-                None if following is None else _age_of(following, now),
+                None if following is None else age_of(following, now),
                 now,
             )
         )
         return ask
 
     def _why(self, holding: Holding, now: float) -> str:
-        age = describe_age(_time_of(holding), now)
+        age = describe_age(time_of(holding), now)
         if self._policy is None:
             return f"holds the oldest data: {age}"
-        return f"first by {self._policy}: {self._scores.get(holding)}; its oldest data is {age}"
+        return f"first by {self._policy}: {self._candidates.scores.get(holding)}; its oldest data is {age}"
 
     # --- what was done ----------------------------------------------------------------------------
 
     def surveyed(self, holding: Holding, answer: object, now: float) -> str | None:
-        """Take an answer of `oldest_data` into the books. Returns a complaint where it was nonsense.
-
-        What an account holds itself answers for itself; what is passed is not looked at.
-        """
-        if not holding.live or holding.entry is None:
-            return None
-        if isinstance(holding, OwnHolding):
-            answer = holding.oldest()
-        judged = judge(holding, answer, now)
-        holding.surveyed_in = self._survey
-        holding.silent_since = holding.claims if judged.silent else -1
-        if judged.idle:
-            self._resting.add(holding)
-        self._ledger.rekey(holding, judged.time)
-        if self._policy is None and self._cursor is not None and holding.entry < self._cursor:
-            self._cursor = None  # older than it was known to be: may have been passed over
-        return judged.complaint
+        """Take an answer of `oldest_data` into the books. Returns a complaint where it was nonsense."""
+        return self._candidates.surveyed(holding, answer, now)
 
     def offered(self, ranked: list[tuple[Holding, object]]) -> None:
         """Take the next candidates in the policy's order, with their scores; none when all were handed over."""
-        for holding, score in ranked:
-            self._offered.append(holding)
-            self._scores[holding] = score
-        if not ranked:
-            self._all_offered = True
+        self._candidates.offered(ranked)
 
     def settle(self, ask: Ask, *, collapsing: bool, failure: str | None, now: float) -> None:
         """Take a victim's answer into the books.
@@ -395,10 +258,9 @@ class Round:
                 for holding in ask.holdings:
                     holding.surveyed_in = 0
                     holding.silent_since = -1
-                if self._policy is None:
-                    self._cursor = None
-                elif victim.too_little is not None:
-                    self._offered.appendleft(ask.chosen)  # it is still the first
+                self._candidates.again(
+                    ask.chosen if victim.too_little is not None else None
+                )  # then it is still the first
             else:
                 kind = _CLOSE_KINDS[outcome]
                 reason = CloseReason(kind, victim.name, f"{ask.why}; {detail}", now)
@@ -470,23 +332,3 @@ _CLOSE_KINDS: Final = {
     VictimOutcome.FAILED: CloseKind.FAILED,
     VictimOutcome.STALLED: CloseKind.STALLED,
 }
-
-
-def _may_go(holding: Holding) -> bool:
-    """Whether it holds something, in an account that is not protected."""
-    node = holding.node
-    return holding.live and holding.booked > 0 and node.used > node.minimum
-
-
-def _entry_of(holding: Holding) -> Entry:
-    assert holding.entry is not None  # who holds something is a candidate
-    return holding.entry
-
-
-def _time_of(holding: Holding) -> float:
-    return _entry_of(holding)[1]
-
-
-def _age_of(holding: Holding, now: float) -> float | None:
-    time = _time_of(holding)
-    return now - time if abs(time) != inf else None

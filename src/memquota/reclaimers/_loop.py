@@ -10,7 +10,7 @@ from attrs import define, evolve
 
 from memquota._books import Registration
 from memquota._core.holdings import Holding
-from memquota._core.reclamation import Ask, Offer, Survey, Wait
+from memquota._core.steps import Ask, Offer, Survey, Wait
 from memquota._dry_run import ages_of, candidate_of
 from memquota._rounds import Call, Rounds, Runner
 from memquota.clock import monotonic, processor_time

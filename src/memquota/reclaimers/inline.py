@@ -6,7 +6,7 @@ from functools import partial
 from typing import final
 
 from memquota._core.holdings import Holding
-from memquota._core.reclamation import Ask
+from memquota._core.steps import Ask
 from memquota._rounds import Rounds, Runner
 from memquota.errors import UsageValueError
 from memquota.observe.log import log_callback_failure

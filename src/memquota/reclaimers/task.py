@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
 from memquota._core.holdings import Holding
-from memquota._core.reclamation import Ask
+from memquota._core.steps import Ask
 from memquota._loops import Loop, being_cancelled, current_loop
 from memquota._rounds import Rounds, Runner
 from memquota.errors import UsageError, UsageValueError

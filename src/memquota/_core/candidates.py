@@ -1,0 +1,155 @@
+"""Who is the next one to go, among those whom one round may choose from."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Final
+
+from .holdings import Holding, OwnHolding
+from .judgement import judge
+from .ledger import Ledger
+from .steps import Offer, Survey
+from .victims import CandidateIndex, Entry
+
+__all__ = ["Candidates", "age_of", "may_go", "time_of"]
+
+#: Candidates that are looked at in one hold of the lock, well below 1 ms.
+_BATCH: Final = 256
+#: Candidates that are surveyed in one step: below 1 ms with what asking them takes.
+_SURVEYED: Final = 64
+
+
+class Candidates:
+    """The candidates of one round, in order; found out by surveys, one after another.
+
+    Who comes after it was made is not among them, but a candidate of the next round.
+
+    Args:
+        ledger: The books.
+        ranked: Whether a policy orders them, which needs the ages of all; else the index does: oldest data first.
+
+    Attributes:
+        scores: What the policy said of those that it ordered.
+    """
+
+    def __init__(self, ledger: Ledger, *, ranked: bool) -> None:
+        self._ledger = ledger
+        self._ranked = ranked
+        self._newest_entry = ledger.sequence
+        self._resting: set[Holding] = set()
+        self.scores: dict[Holding, object] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, with a survey of its own."""
+        self._ledger.surveys += 1
+        self.survey = self._ledger.surveys
+        # Candidates up to here were looked at and passed over.
+        self._cursor: Entry | None = None
+        self._offered: deque[Holding] = deque()
+        self._surveyed_all = False
+        self._all_offered = False
+
+    def next(self, index: CandidateIndex) -> Holding | Survey | Offer | None:
+        """The holding that is next in order and not asked yet, or what has to be done to know it; None for nobody."""
+        if self._ranked:
+            return self._next_ranked(index)
+        for _ in range(_BATCH // 2):
+            # Two at a time: mostly the first one is the victim that was chosen, and the second one follows.
+            entries = index.after(self._cursor, 2)
+            if not entries:
+                return None
+            for entry in entries:
+                holding = entry[3]
+                if not holding.live or not holding.booked:
+                    self._ledger.unlist(holding)
+                elif self._eligible(holding):
+                    return holding if holding.surveyed_in == self.survey else Survey((holding,), self.survey)
+            self._cursor = entries[-1]
+        return Survey((), self.survey)
+
+    def _next_ranked(self, index: CandidateIndex) -> Holding | Survey | Offer | None:
+        if not self._surveyed_all:
+            entries = index.after(self._cursor, _SURVEYED)
+            if entries:
+                self._cursor = entries[-1]
+                return Survey(
+                    tuple(
+                        entry[3]
+                        for entry in entries
+                        if entry[3].surveyed_in != self.survey and self._eligible(entry[3])
+                    ),
+                    self.survey,
+                )
+            self._surveyed_all = True
+        while self._offered:
+            holding = self._offered[0]
+            if self._eligible(holding):
+                return holding
+            self._offered.popleft()
+        return None if self._all_offered else Offer(self.survey)
+
+    def _eligible(self, holding: Holding) -> bool:
+        return (
+            may_go(holding)
+            and not holding.node.asked
+            and holding not in self._resting
+            and _entry_of(holding)[2] <= self._newest_entry
+        )
+
+    def again(self, holding: Holding | None) -> None:
+        """Look anew at those that were passed over; under a policy that one is the first again."""
+        if not self._ranked:
+            self._cursor = None
+        elif holding is not None:
+            self._offered.appendleft(holding)
+
+    def surveyed(self, holding: Holding, answer: object, now: float) -> str | None:
+        """Take an answer of `oldest_data` into the books. Returns a complaint where it was nonsense.
+
+        What an account holds itself answers for itself; what is passed is not looked at.
+        """
+        if not holding.live or holding.entry is None:
+            return None
+        if isinstance(holding, OwnHolding):
+            answer = holding.oldest()
+        judged = judge(holding, answer, now)
+        holding.surveyed_in = self.survey
+        holding.silent_since = holding.claims if judged.silent else -1
+        if judged.idle:
+            self._resting.add(holding)
+        self._ledger.rekey(holding, judged.time)
+        if not self._ranked and self._cursor is not None and holding.entry < self._cursor:
+            self._cursor = None  # older than it was known to be: may have been passed over
+        return judged.complaint
+
+    def offered(self, ranked: list[tuple[Holding, object]]) -> None:
+        """Take the next candidates in the policy's order, with their scores; none when all were handed over."""
+        for holding, score in ranked:
+            self._offered.append(holding)
+            self.scores[holding] = score
+        if not ranked:
+            self._all_offered = True
+
+
+def may_go(holding: Holding) -> bool:
+    """Whether it holds something, in an account that is not protected."""
+    node = holding.node
+    return holding.live and holding.booked > 0 and node.used > node.minimum
+
+
+def time_of(holding: Holding) -> float:
+    """The time of a candidate's oldest data, as far as it is known."""
+    return _entry_of(holding)[1]
+
+
+def age_of(holding: Holding, now: float) -> float | None:
+    """How old a candidate's oldest data is, in seconds; None where it is infinitely old or new."""
+    time = time_of(holding)
+    return now - time if abs(time) != inf else None
+
+
+def _entry_of(holding: Holding) -> Entry:
+    assert holding.entry is not None  # who holds something is a candidate
+    return holding.entry
