@@ -20,7 +20,7 @@ _HOSTS = 12
 _ESTABLISHED = 1  # in the first byte of the kernel's struct tcp_info
 
 
-def never_read(port: int, count: int) -> None:
+def never_read(port: int, count: int, topics: int) -> None:
     """Subscribe with many connections, never read any, and come back when cut off."""
     connections: list[socket.socket | None] = [None] * count
     again = [0.0] * count
@@ -29,7 +29,7 @@ def never_read(port: int, count: int) -> None:
         for index, connection in enumerate(connections):
             if connection is None:
                 if now >= again[index]:
-                    connections[index] = _subscribe(port, index)
+                    connections[index] = _subscribe(port, index, index % topics)
                     again[index] = now + _PAUSE
             elif connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED:
                 connection.close()
@@ -38,14 +38,15 @@ def never_read(port: int, count: int) -> None:
         time.sleep(0.05)
 
 
-def _subscribe(port: int, index: int) -> socket.socket | None:
+def _subscribe(port: int, index: int, topic: int) -> socket.socket | None:
     connection = socket.socket()
+    first = f"SUB news-{topic}".encode()
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.bind((f"127.0.2.{1 + index % 250}", 0))
         connection.settimeout(2)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(b"\x00\x00\x00\x08SUB news")
+        connection.sendall(len(first).to_bytes(4, "big") + first)
     except OSError:
         connection.close()
         return None
@@ -88,12 +89,13 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Attack the relay.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--topics", type=int, default=1, help="over which those who never read are spread")
     parser.add_argument("--scenario", choices=["slow-readers", "flood"], default="slow-readers")
     options = parser.parse_args(arguments)
     if options.scenario == "flood":
         anyio.run(flood, options.port, options.count)
     else:
-        never_read(options.port, options.count)
+        never_read(options.port, options.count, options.topics)
 
 
 if __name__ == "__main__":

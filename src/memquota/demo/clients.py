@@ -1,4 +1,4 @@
-"""The clients of the relay: a publisher, honest subscribers that check everything, and echo clients."""
+"""The clients of the relay: publishers, honest subscribers that check everything, and echo clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ __all__ = ["Clients", "connect", "send_frame"]
 
 #: What happens to a connection whose other end is gone.
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead, OSError)
-_TOPIC = "news"
 
 
 async def connect(port: int, host: str, first: str) -> SocketStream:
@@ -85,7 +84,9 @@ class Clients:
             for event in ready:
                 await event.wait()
             await anyio.sleep(0.2)  # the relay has seen their first frames
-            tasks.start_soon(self._publish)
+            self._began = monotonic()
+            for topic in range(self._scenario.topics):
+                tasks.start_soon(self._publish, topic)
             for index in range(4):
                 tasks.start_soon(self._echo, index)
             await self._stopping.wait()
@@ -95,18 +96,25 @@ class Clients:
     def stop(self) -> None:
         """Let `run` end after what is under way has arrived. What was to be delivered is counted by the clock."""
         if not self._stopping.is_set() and self._began is not None:
-            frames = int((monotonic() - self._began) * self._scenario.rate)
-            self._measured.scheduled = frames * self._scenario.honest
+            now, scenario = monotonic(), self._scenario
+            for index in range(scenario.honest):
+                running = now - self._first(index % scenario.topics)
+                self._measured.scheduled += max(0, 1 + int(running * scenario.rate))
         self._stopping.set()
 
-    async def _publish(self) -> None:
+    def _first(self, topic: int) -> float:
+        """When the first frame of a topic is due: one topic after another."""
+        assert self._began is not None
+        return self._began + topic / self._scenario.topics / self._scenario.rate
+
+    async def _publish(self, topic: int) -> None:
+        scenario, first = self._scenario, self._first(topic)
         try:
-            async with await connect(self._port, "127.0.1.1", f"PUB {_TOPIC}") as stream:
-                began = self._began = monotonic()
+            async with await connect(self._port, f"127.0.1.{100 + topic}", f"PUB news-{topic}") as stream:
                 for number in count():
                     if self._stopping.is_set():
                         return
-                    ahead = began + number / self._scenario.rate - monotonic()
+                    ahead = first + number / scenario.rate - monotonic()
                     if ahead > 0:
                         await anyio.sleep(ahead)
                     await send_frame(stream, self._corpus.frame(number))
@@ -114,8 +122,9 @@ class Clients:
             return
 
     async def _subscribe(self, index: int, ready: anyio.Event) -> None:
+        topic = index % self._scenario.topics
         try:
-            async with await connect(self._port, f"127.0.1.{10 + index}", f"SUB {_TOPIC}") as stream:
+            async with await connect(self._port, f"127.0.1.{10 + index}", f"SUB news-{topic}") as stream:
                 ready.set()
                 buffered = BufferedByteReceiveStream(stream)
                 while True:

@@ -99,6 +99,7 @@ class _Run:
         self._phase = "under attack"
         command = [sys.executable, "-m", "memquota.demo.attackers", "--port", str(port)]
         command += ["--count", str(scenario.attackers), "--scenario", scenario.name]
+        command += ["--topics", str(scenario.topics)]
         async with await anyio.open_process(command, stdin=None, stdout=None, stderr=subprocess.DEVNULL) as attackers:
             try:
                 clients.attacked = True

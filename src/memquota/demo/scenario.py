@@ -22,8 +22,9 @@ class Scenario:
         backend: What the relay runs on.
         attackers: How many.
         honest: How many subscribers read everything and check it.
+        topics: How many there are, each with a publisher of its own; subscribers are spread over them.
         frame: Bytes in a frame.
-        rate: Frames a second that the honest publisher sends.
+        rate: Frames a second that each publisher sends.
         baseline: Seconds of undisturbed running before the attack.
         seconds: Seconds of attack.
         patience: Seconds within which the unprotected relay is expected to die.
@@ -36,9 +37,10 @@ class Scenario:
     policy: str = "oldest_data"
     backend: str = "asyncio"
     attackers: int = 100
-    honest: int = 4
+    honest: int = 10
+    topics: int = 20
     frame: int = 64 * 1024
-    rate: float = 256.0
+    rate: float = 14.0
     baseline: float = 8.0
     seconds: float = 20.0
     patience: float = 15.0

@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     console = Console()
     console.print(
         f"The same relay twice, {scenario.attackers} attackers ({scenario.name}), {scenario.honest} honest "
-        f"subscribers: without a quota, then with {size_text(scenario.quota)}."
+        f"subscribers on {scenario.topics} topics: without a quota, then with {size_text(scenario.quota)}."
     )
     control, protected = anyio.run(_both, scenario, console)
     rows = bars(scenario, control, protected)
@@ -66,7 +66,8 @@ def _scenario(options: argparse.Namespace) -> Scenario:
             backend=options.backend,
             attackers=options.attackers or 24,
             seconds=options.seconds,
-            rate=64.0,
+            topics=4,
+            rate=16.0,
             frame=32 * 1024,
         )
     return Scenario(
