@@ -7,6 +7,7 @@ import pytest
 from memquota import CloseKind, CloseReason, errors
 from memquota.errors import (
     AccountClosed,
+    BoundsError,
     Closed,
     MemoryQuotaError,
     MemoryReclaimed,
@@ -26,6 +27,7 @@ EXAMPLES: list[MemoryQuotaError] = [
     UsageTypeError("claim must be an int, not bool"),
     UsageValueError("claim must not be negative, got -1"),
     QuotaExceeded("conn-7", 4096, 8 << 20, 8 << 20, (("conn-1", 6 << 20), ("conn-2", 2 << 20))),
+    BoundsError("minimum: 8 B are needed, 3 B more than there are"),
     Closed("closed"),
     TrackerClosed("tracker 'main' is closed"),
     ParticipationClosed("the participation in 'conn-7' is closed"),
@@ -44,6 +46,7 @@ def test_the_family_of_errors_is_as_designed() -> None:
         "UsageTypeError": ["UsageError", "TypeError"],
         "UsageValueError": ["UsageError", "ValueError"],
         "QuotaExceeded": ["MemoryQuotaError"],
+        "BoundsError": ["MemoryQuotaError"],
         "Closed": ["MemoryQuotaError"],
         "TrackerClosed": ["Closed"],
         "ParticipationClosed": ["Closed"],

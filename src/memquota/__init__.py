@@ -11,6 +11,7 @@ from memquota._core.plan import PlannedVictim, ReclaimPlan
 from memquota.account import Account
 from memquota.errors import (
     AccountClosed,
+    BoundsError,
     Closed,
     MemoryQuotaError,
     MemoryReclaimed,
@@ -35,6 +36,7 @@ __all__ = [
     "AsyncGate",
     "AsyncPermit",
     "AsyncQueue",
+    "BoundsError",
     "CloseKind",
     "CloseReason",
     "Closed",
@@ -73,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`memquota.host` is imported when it is used first: most programs do without."""
-    if name == "host":
-        return import_module("memquota.host")
+    """`memquota.host` and `memquota.accounting` are imported when they are used first: most programs do without."""
+    if name in ("accounting", "host"):
+        return import_module(f"memquota.{name}")
     raise AttributeError(f"module 'memquota' has no attribute {name!r}")

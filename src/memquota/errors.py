@@ -6,6 +6,7 @@
     ├── UsageError              the caller's fault
     │   ├── UsageTypeError      also a TypeError
     │   └── UsageValueError     also a ValueError
+    ├── BoundsError             what was declared does not fit, or contradicts itself
     ├── QuotaExceeded           refused by a hard limit or a gate
     ├── Closed
     │   ├── TrackerClosed
@@ -26,9 +27,11 @@ import anyio
 
 if TYPE_CHECKING:
     from memquota._core.events import CloseReason
+    from memquota.accounting.problems import Problem
 
 __all__ = [
     "AccountClosed",
+    "BoundsError",
     "Closed",
     "MemoryQuotaError",
     "MemoryReclaimed",
@@ -99,6 +102,24 @@ class QuotaExceeded(MemoryQuotaError):
             largest = ", ".join(f"{name!r} {size_text(size)}" for name, size in self.holders)
             text += f"; largest holders: {largest}"
         return text
+
+
+class BoundsError(MemoryQuotaError):
+    """The declared bounds do not fit into what was granted, or contradict themselves; nothing was changed.
+
+    No UsageError: the same program may be right on a larger host.
+
+    Args:
+        message: All that is wrong, a line for each and for each of its contributors.
+        problems: The same as values, as `memquota.accounting` defines them.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.problems: tuple[Problem, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Closed(MemoryQuotaError):
