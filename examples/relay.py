@@ -30,8 +30,8 @@ import memquota
 from memquota.queues import QuotaReceiveStream, QuotaSendStream
 
 LARGEST_FRAME = 1024 * 1024
-#: The kernel's buffers are counted by nobody, so they are small.
-SEND_BUFFER = 64 * 1024
+#: The kernel's buffers are counted by nobody, so they are small: left alone, one connection's may grow to megabytes.
+SOCKET_BUFFER = 64 * 1024
 
 
 class Relay:
@@ -72,7 +72,6 @@ class Relay:
     async def subscribe(self, topic: str, stream: SocketStream) -> None:
         """Send what is queued, as fast as the subscriber reads."""
         raw = stream.extra(SocketAttribute.raw_socket)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         host = str(stream.extra(SocketAttribute.remote_address)[0])
         with anyio.CancelScope() as scope:
             # (1) An account below that of its host, and a queue on it instead of anyio.create_memory_object_stream.
@@ -141,6 +140,8 @@ async def main(options: argparse.Namespace) -> None:
     relay = Relay(tracker)
     relay.peer_limit = options.peer_limit
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=options.port)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # the connections inherit them
+        listener.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
     port = listener.extra(SocketAttribute.local_port)
     print(json.dumps({"port": port}), flush=True)
     async with anyio.create_task_group() as tasks:

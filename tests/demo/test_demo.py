@@ -64,9 +64,13 @@ def good(**changes: Any) -> Measured:
     return evolve(run, **changes)
 
 
-def missed(protected: Measured, died_after: float | None = 5.0) -> list[str]:
+def missed(
+    protected: Measured,
+    died_after: float | None = 5.0,
+    scenario: Scenario = Scenario(),  # noqa: B008  # frozen
+) -> list[str]:
     control = Measured(protected=False, died_after=died_after)
-    return [bar.what for bar in bars(Scenario(), control, protected) if not bar.held]
+    return [bar.what for bar in bars(scenario, control, protected) if not bar.held]
 
 
 def test_a_good_run_holds_every_bar() -> None:
@@ -88,6 +92,13 @@ def test_a_good_run_holds_every_bar() -> None:
 )
 def test_each_bar_can_be_missed(changes: dict[str, object], what: str) -> None:
     assert missed(good(**changes)) == [what]
+
+
+def test_a_flood_is_not_held_to_the_echoes() -> None:
+    run = good(echo_attack=[1.0])
+
+    assert missed(run, scenario=Scenario(name="flood")) == []
+    assert len(missed(run)) == 2
 
 
 @pytest.mark.parametrize("died_after", [None, 12.0])

@@ -112,11 +112,11 @@ class Clients:
         try:
             async with await connect(self._port, f"127.0.1.{100 + topic}", f"PUB news-{topic}") as stream:
                 for number in count():
-                    if self._stopping.is_set():
-                        return
                     ahead = first + number / scenario.rate - monotonic()
                     if ahead > 0:
                         await anyio.sleep(ahead)
+                    if self._stopping.is_set():
+                        return
                     await send_frame(stream, self._corpus.frame(number))
         except GONE:
             return

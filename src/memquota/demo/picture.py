@@ -29,10 +29,10 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
         if measured.died_after is not None and times:
             above.plot(measured.died_after, scenario.limit / _MIB, "X", color=colour, markersize=11)
             above.annotate(
-                f" killed after {measured.died_after:.1f} s",
+                f"   killed after {measured.died_after:.1f} s",
                 (measured.died_after, scenario.limit / _MIB),
                 color=colour,
-                va="bottom",
+                va="top",
             )
     above.axhline(scenario.limit / _MIB, color="black", linewidth=1, linestyle="-")
     above.text(-scenario.baseline, scenario.limit / _MIB + 1.5, "limit of the process", fontsize=9)
