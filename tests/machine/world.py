@@ -493,12 +493,14 @@ class World(Model):
         others = [acc for acc in self.open_accs() if acc not in self.below(part.acc)]
         if others:
             other = others[part.spice % len(others)]
-            errors: list[BaseException] = []
-            thread = threading.Thread(target=_run, args=(lambda: self.claim_own(other, 1), errors))
+            outcomes: list[bool | BaseException] = []
+            thread = threading.Thread(target=_run, args=(lambda: self.claim_own(other, 1), outcomes))
             thread.start()
             thread.join()
-            for error in errors:
-                raise error
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                assert not outcome or part.acc.ended is not None, "nobody took over"
         self.claimer = claimer
 
     def meddle(self, part: Part) -> None:
@@ -545,11 +547,11 @@ def _keep(body: Any, handle: Any) -> Any:
     return body
 
 
-def _run(action: Callable[[], object], errors: list[BaseException]) -> None:
+def _run(action: Callable[[], bool], outcomes: list[bool | BaseException]) -> None:
     try:
-        action()
+        outcomes.append(action())
     except BaseException as error:
-        errors.append(error)
+        outcomes.append(error)
 
 
 def _line(part: Part) -> Line | None:
