@@ -25,6 +25,8 @@ WATCHDOG = 60.0
 def start(*arguments: str) -> subprocess.Popen[str]:
     """The command in a process of its own, which ends by itself, should the test hang."""
     source = f"import faulthandler, sys; faulthandler.dump_traceback_later({WATCHDOG}, exit=True)\n"
+    # A shell starts what runs in its background without Ctrl-C.
+    source += "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     source += "from memquota.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", source, "host", *arguments],

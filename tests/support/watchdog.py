@@ -62,8 +62,12 @@ def run_isolated(
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
-# The first line of every child: all stacks to stderr when the time is up, whoever has the GIL.
-_ALARM = "import faulthandler; faulthandler.dump_traceback_later({timeout})\n"
+# The first lines of every child: all stacks to stderr when the time is up, whoever has the GIL; Ctrl-C as usual,
+# although a shell starts what runs in its background without it.
+_ALARM = """\
+import faulthandler, signal; faulthandler.dump_traceback_later({timeout})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 
 
 def _call_of(function: Callable[[], object]) -> str:
