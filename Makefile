@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 QUIET := tools/quiet
 UV := $(shell command -v uv 2>/dev/null)
 SOURCES := $(wildcard src tests examples benchmarks tools conftest.py)
+# What an installation is made of, besides the Python files that it only points to.
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/memquota/accounting/*.[ch])
 
 .PHONY: test venv lint types cover pytest demo docs bench soak mutants clean
 .DELETE_ON_ERROR:
@@ -18,8 +20,8 @@ test: lint types cover
 venv: $(VENV)/.has-$(EXTRAS)
 	@:
 
-# One stamp for each set of extras, so that only a changed pyproject.toml installs again.
-$(VENV)/.has-%: pyproject.toml | $(BIN)/python
+# One stamp for each set of extras, so that only what changed there, or in the compiled part, installs again.
+$(VENV)/.has-%: $(BUILT_FROM) | $(BIN)/python
 ifdef UV
 	@$(QUIET) "venv: install memquota[$*] into $(VENV)" $(UV) pip install --python $(BIN)/python -e '.[$*]'
 else
@@ -77,4 +79,5 @@ mutants: venv
 clean:
 	@echo "clean: environments, caches and what was built"
 	@rm -rf .venv .venv-* .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build src/*.egg-info
+	@find src -name '*.so' -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
