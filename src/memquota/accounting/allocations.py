@@ -26,17 +26,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from types import ModuleType
 from typing import Final, Protocol
 
 from attrs import frozen
 
 from memquota.errors import UsageError, UsageTypeError, UsageValueError
 
-_missing: ImportError | None = None
+_missing: ImportError | None
+_hooks: ModuleType | None
 try:
     from memquota.accounting import _allocations
 except ImportError as error:
-    _missing = error
+    _hooks, _missing = None, error
+else:
+    _hooks, _missing = _allocations, None
 
 __all__ = [
     "Numbered",
@@ -144,7 +148,7 @@ class Status:
 
 def available() -> bool:
     """Whether allocations can be counted exactly in this process."""
-    return _missing is None
+    return _hooks is not None
 
 
 def why_not() -> str | None:
@@ -173,7 +177,7 @@ def register(name: str) -> int:
     if not isinstance(name, str):
         raise UsageTypeError(f"a group's name is a str, not {type(name).__name__}")
     try:
-        number = _allocations.register() if _missing is None else next(_numbers)
+        number = next(_numbers) if _hooks is None else _hooks.register()
     except OverflowError as error:
         raise UsageError(f"group {name!r} cannot be counted: {error}") from error
     _names[number] = name
@@ -187,8 +191,8 @@ def release(group: int | Numbered) -> None:
         UsageValueError: There is no such group.
     """
     number = _number(group)
-    if _missing is None:
-        _allocations.release(number)
+    if _hooks is not None:
+        _hooks.release(number)
     del _names[number]
 
 
@@ -204,21 +208,21 @@ def start() -> None:
         groups' blocks lie.
     """
     global _started, enter  # noqa: PLW0603 - the process has one set of allocators
-    if _missing is not None:
+    if _hooks is None:
         raise UsageError(f"allocations cannot be counted: {why_not()}")
     if enter is not None:
         raise UsageError("allocations are being counted already")
-    _allocations.start()
+    _hooks.start()
     _started = True
-    enter = _allocations.enter
+    enter = _hooks.enter
 
 
 def stop() -> None:
     """Count no more; statistics stay as they are. Nothing happens when nothing was counted."""
     global enter  # noqa: PLW0603
-    if running():
+    if _hooks is not None and enter is _hooks.enter:
         enter = None
-        _allocations.stop()
+        _hooks.stop()
 
 
 @contextmanager
@@ -233,12 +237,12 @@ def tracking() -> Iterator[None]:
 
 def running() -> bool:
     """Whether the exact source is counting."""
-    return _missing is None and enter is _allocations.enter
+    return _hooks is not None and enter is _hooks.enter
 
 
 def status() -> Status | None:
     """How the exact source is doing; None if it is not available."""
-    return Status(*_allocations.status()) if _missing is None else None
+    return None if _hooks is None else Status(*_hooks.status())
 
 
 def statistics(group: int | Numbered) -> Statistics | None:
@@ -254,9 +258,9 @@ def statistics(group: int | Numbered) -> Statistics | None:
         A microsecond, and a few nanoseconds for each thread that entered a group.
     """
     number = _number(group)
-    if not _started:
+    if _hooks is None or not _started:
         return None
-    return Statistics(*_allocations.read(number))
+    return Statistics(*_hooks.read(number))
 
 
 def _number(group: int | Numbered) -> int:
