@@ -346,3 +346,22 @@ def test_an_idle_handle_stays_on_the_fast_path() -> None:
     ledger.close_handle(who.holding, who.line)
     ledger.close_handle(who.holding, who.line)
     assert not who.holding.live
+
+
+def test_a_handle_keeps_its_credit_when_a_release_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    line, booked = who.line, who.holding.booked
+    before = line._credit, line._cap
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_move", out_of_memory)
+        with pytest.raises(MemoryError):
+            ledger.release(who.holding, line, 4000)
+
+    assert (line._credit, line._cap) == before
+    assert who.holding.booked == booked
+    check_books(ledger)

@@ -55,15 +55,15 @@ def test_the_place_learned_stays_for_the_next_round() -> None:
 def test_a_candidate_that_turns_out_older_than_known_is_found_though_it_was_passed() -> None:
     """The contract is broken, or it said so by a resurvey; the order is right all the same."""
     ledger = ledger_of(1000)
-    protected = member(ledger, "protected", 300, age=0.0, minimum=300)
+    protected = [member(ledger, f"protected {n}", 150, age=float(n), minimum=150) for n in range(2)]
     first = member(ledger, "first", 400, age=5.0)
     second = member(ledger, "second", 400, age=6.0)
     second.age = -3.0
     first.age = 7.0
 
-    run(round_about(ledger), [protected, first, second])
+    run(round_about(ledger), [*protected, first, second])
 
-    assert [who.holding.live for who in (protected, first, second)] == [True, True, False]
+    assert [who.holding.live for who in (*protected, first, second)] == [True, True, True, False]
 
 
 def test_a_survey_is_part_of_a_pass_with_a_number_of_its_own() -> None:
