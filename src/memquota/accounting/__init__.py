@@ -3,3 +3,33 @@
 A component declares what it needs and what it will not exceed (`Bounds`, in a `ComponentRegistry`); that is verified
 against what the process was given (`Grant`), and compared with what it claims, allocates and computes (`Report`).
 """
+
+from memquota.accounting.bounds import Bounded, Bounds, BoundsBuilder, ComponentBounds
+from memquota.accounting.expressions import Constant, Expression, Maximum, Minimum, Product, Setting, SizeOf, Sum
+from memquota.accounting.grant import Grant
+from memquota.accounting.problems import Contradiction, Contributor, Overcommitment
+from memquota.accounting.structures import structure_size
+from memquota.accounting.verify import VerifiedBounds
+from memquota.errors import BoundsError
+
+__all__ = [
+    "Bounded",
+    "Bounds",
+    "BoundsBuilder",
+    "BoundsError",
+    "ComponentBounds",
+    "Constant",
+    "Contradiction",
+    "Contributor",
+    "Expression",
+    "Grant",
+    "Maximum",
+    "Minimum",
+    "Overcommitment",
+    "Product",
+    "Setting",
+    "SizeOf",
+    "Sum",
+    "VerifiedBounds",
+    "structure_size",
+]
