@@ -136,6 +136,7 @@ class Participation(CreditLine, Handle):
             strained = books.enter(self._book, size, books.now(), receipt)
             if size and (strained or rounds.round is not None):
                 rounds.relieve(self._holding)
+                books.settle()  # its participant may have died when the round let go of it
                 if not self._holding.live:
                     raise closed_error(self._holding.node, self._holding)
         except BaseException:
