@@ -7,7 +7,7 @@ import time
 import pytest
 
 from memquota import Tracker
-from memquota.errors import AccountClosed, MemoryReclaimed
+from memquota.errors import AccountClosed, MemoryReclaimed, ParticipationClosed
 from memquota.participant import Reclaimed, ReclaimRequest
 from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 
@@ -116,3 +116,23 @@ def test_an_interrupt_is_not_hidden_by_what_the_round_gave_back_already(by_accou
     with pytest.raises(Interrupt):
         (account if by_account else claimer.participation).claim(600)
     assert_books_balance(tracker, expected=600)
+
+
+def test_a_claim_whose_participant_is_let_go_of_in_its_own_round_fails() -> None:
+    """F22: it dies when the round has done with it, and nobody is left who could hold what was claimed."""
+    clock = FakeClock()
+    tracker = Tracker(1000, clock=clock)
+
+    def let_go(who: ScriptedParticipant, request: ReclaimRequest) -> Reclaimed:
+        claimers.clear()
+        return Reclaimed.COLLAPSING
+
+    victim = ScriptedParticipant(tracker.new_account("victim"), clock, answer=let_go)
+    victim.put(600)
+    claimers = [ScriptedParticipant(tracker.new_account("claimer"), clock)]
+    account, handle = claimers[0].account, claimers[0].participation
+
+    with pytest.raises(ParticipationClosed, match="its participant is gone"):
+        handle.claim(600)
+    assert not account.closed
+    assert_books_balance(tracker, expected=0)
