@@ -25,12 +25,13 @@ from memquota._core.events import (
 )
 from memquota.errors import size_text
 
-__all__ = ["Trouble", "log_callback_failure", "log_event", "log_host", "log_participant"]
+__all__ = ["Trouble", "log_accounting", "log_callback_failure", "log_event", "log_host", "log_participant"]
 
 _accounts = logging.getLogger("memquota.accounts")
 _gates = logging.getLogger("memquota.gates")
 _reclaim = logging.getLogger("memquota.reclaim")
 _host = logging.getLogger("memquota.host")
+_accounting = logging.getLogger("memquota.accounting")
 
 
 def log_callback_failure(what: str, where: str) -> None:
@@ -46,6 +47,11 @@ def log_participant(account: str, participant: str, text: str, *, trace: bool = 
 def log_host(text: str, *, warn: bool = False) -> None:
     """What a tracker does about the host's memory."""
     _emit(_host, logging.WARNING if warn else logging.INFO, text)
+
+
+def log_accounting(text: str) -> None:
+    """What cannot be measured here."""
+    _emit(_accounting, logging.WARNING, text)
 
 
 def log_event(event: Event, tracker: str) -> None:
