@@ -68,7 +68,7 @@ class Race:
     def check(self) -> None:
         """Raise if a permit was lost or somebody is stranded."""
         statistics = self.gate.statistics()
-        found = statistics.inside, statistics.held, statistics.waiting, self.tracker.used, self.gate._admission.pending
+        found = statistics.inside, statistics.held, statistics.waiting, self.tracker.used, self.gate._admission.line.promised
         if any(found):
             raise AssertionError(f"inside, held, waiting, used, pending are {found}, not zero")
         assert_books_balance(self.tracker)

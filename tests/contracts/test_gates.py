@@ -37,7 +37,7 @@ def make(request: pytest.FixtureRequest, tracker: Tracker) -> Iterator[Make]:
             callers.end()
             statistics = callers.statistics()
             assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
-            assert callers.gate._admission.pending == 0
+            assert callers.gate._admission.line.promised == 0
             assert callers.gate.account.used == 0
 
 

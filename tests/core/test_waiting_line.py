@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -20,11 +21,12 @@ class LineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = WaitingLine()
+        self.line: WaitingLine[Ticket] = WaitingLine()
         self.outside = OPEN
-        # What the model was told: who waits in which order, and what everybody inside holds.
+        # What the model was told: who waits in which order, what everybody inside holds, and what is in the books.
         self.waiting: list[Ticket] = []
         self.inside: dict[Ticket, int] = {}
+        self.books: dict[Ticket, int] = {}
         self.granted = self.returned = 0
 
     def settle(self) -> None:
@@ -32,14 +34,14 @@ class LineMachine(RuleBasedStateMachine):
             before = dict(self.inside)
             outside = self.outside
             if outside.room is not None:
-                outside = Outside(outside.closed, outside.room - sum(before.values()), outside.bound, outside.stuck)
+                outside = evolve(outside, room=outside.room - sum(self.books.values()))
             ticket = self.line.admit(outside)
             if ticket is None:
                 return
             assert ticket is self.waiting.pop(0)
             if ticket.state is TicketState.REFUSED:
-                assert self.line.refuse_oversized
-                assert self.is_oversized(ticket.weight)
+                assert outside.ended or self.line.refuse_oversized
+                assert outside.ended or self.is_oversized(ticket.weight)
                 continue
             self.inside[ticket] = ticket.weight
             self.granted += 1
@@ -52,6 +54,7 @@ class LineMachine(RuleBasedStateMachine):
     def check_capacity(self, before: dict[Ticket, int], ticket: Ticket) -> None:
         """Never over capacity by an admission, but for one alone."""
         line = self.line
+        assert not self.outside.ended
         if self.outside.closed is not None:
             assert self.outside.stuck
             assert not before
@@ -72,6 +75,20 @@ class LineMachine(RuleBasedStateMachine):
         self.settle()
         return ticket
 
+    @rule(target=tickets, weight=WEIGHTS)
+    def go_in_now(self, weight: int) -> Ticket:
+        """As the shell does it: only where nobody waits and it fits."""
+        ticket = Ticket(weight)
+        room = self.outside.room
+        outside = self.outside if room is None else evolve(self.outside, room=room - sum(self.books.values()))
+        if not len(self.line) and self.line.fits(weight, outside):
+            before = dict(self.inside)
+            self.line.enter(ticket)
+            self.inside[ticket] = weight
+            self.granted += 1
+            self.check_capacity(before, ticket)
+        return ticket
+
     @rule(ticket=consumes(tickets))
     def cancel(self, ticket: Ticket) -> None:
         """Before, at or after the grant, or after all is over."""
@@ -80,23 +97,33 @@ class LineMachine(RuleBasedStateMachine):
             assert not self.line.back_out(ticket)
             self.waiting.remove(ticket)
         elif ticket in self.inside:
-            ticket.weight = self.inside[ticket]
             assert not self.line.give_up(ticket)
             assert self.line.back_out(ticket)
             assert not self.line.back_out(ticket)
             del self.inside[ticket]
+            self.books.pop(ticket, None)
             self.returned += 1
         else:
             assert not self.line.give_up(ticket)
             assert not self.line.back_out(ticket)
         self.settle()
 
+    @rule(ticket=tickets)
+    def book(self, ticket: Ticket) -> None:
+        if ticket in self.inside:
+            self.books[ticket] = self.inside[ticket]
+            self.line.booked(ticket)
+            self.settle()
+
     @rule(ticket=tickets, actual=WEIGHTS)
     def adjust(self, ticket: Ticket, actual: int) -> None:
+        if ticket in self.inside and ticket not in self.books:
+            return  # nobody has such a permit yet
+        assert self.line.adjust(ticket, actual) is (ticket in self.inside)
         if ticket in self.inside:
-            self.line.adjust(self.inside[ticket], actual)
-            self.inside[ticket] = ticket.weight = actual
-            self.settle()
+            self.inside[ticket] = self.books[ticket] = actual
+            assert ticket.weight == actual
+        self.settle()
 
     @rule(ticket=tickets)
     def reserve(self, ticket: Ticket) -> None:
@@ -117,13 +144,14 @@ class LineMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        assert self.line.close() == self.waiting
-        assert all(ticket.state is TicketState.REFUSED for ticket in self.waiting)
-        self.waiting.clear()
+        self.outside = Outside(ended=True)
+        self.settle()
+        assert not self.waiting
 
     @invariant()
     def books_of_the_line(self) -> None:
-        check_line(self.line, list(self.inside.values()))
+        promised = sum(weight for ticket, weight in self.inside.items() if ticket not in self.books)
+        check_line(self.line, list(self.inside.values()), promised)
         assert self.granted - self.returned == len(self.inside) == self.line.inside
         assert list(self.line) == self.waiting
 
@@ -131,6 +159,7 @@ class LineMachine(RuleBasedStateMachine):
     def nobody_is_forgotten(self) -> None:
         """Whoever is first waits for a reason; with nobody inside, nothing closed and room outside there is none."""
         if self.waiting and not self.inside and self.outside.closed is None:
+            assert not self.outside.ended
             first = self.waiting[0]
             room = self.outside.room
             reserved = sum(ticket.reserved for ticket in self.waiting) - first.reserved
@@ -142,8 +171,8 @@ class LineMachine(RuleBasedStateMachine):
 TestWaitingLine = LineMachine.TestCase
 
 
-def line_of(*tickets: Ticket, **limits: Any) -> WaitingLine:
-    line = WaitingLine(**limits)
+def line_of(*tickets: Ticket, **limits: Any) -> WaitingLine[Ticket]:
+    line: WaitingLine[Ticket] = WaitingLine(**limits)
     for ticket in tickets:
         line.arrive(ticket)
     return line
@@ -153,7 +182,7 @@ def line_of(*tickets: Ticket, **limits: Any) -> WaitingLine:
 def test_limits_out_of_range_are_refused_and_change_nothing(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"is not between 1 and 2\*\*62"):
         WaitingLine(**limits)
-    line = WaitingLine(5, 6)
+    line: WaitingLine[Ticket] = WaitingLine(5, 6)
 
     with pytest.raises(UsageError):
         line.resize(**limits)
@@ -168,6 +197,8 @@ def test_what_is_reserved_for_one_nobody_else_takes() -> None:
 
     assert line.admit(Outside(room=10, bound=100)) is None
     assert line.admit(Outside(room=11, bound=100)) is urgent
+    assert line.admit(Outside(room=10, bound=100)) is None  # what was promised is not in the books yet
+    line.booked(urgent)
     assert line.admit(Outside(room=6, bound=100)) is paid
     assert line.reserved == 0
 
@@ -182,6 +213,22 @@ def test_one_who_is_stuck_goes_in_alone() -> None:
     assert line.place(second) == 0
 
 
+def test_who_gave_up_is_forgotten_however_long_the_first_one_waits() -> None:
+    first = Ticket(1, priority=1)
+    line = line_of(first)
+
+    lengths = []
+    for _ in range(100):
+        ticket = Ticket(1)
+        line.arrive(ticket)
+        line.give_up(ticket)
+        check_line(line, [])
+        lengths.append(len(line._heap))
+
+    assert list(line) == [first]
+    assert max(lengths) == 19
+
+
 def test_who_does_not_wait_has_no_place() -> None:
     ticket = Ticket(1)
     line = line_of(ticket)
@@ -191,8 +238,17 @@ def test_who_does_not_wait_has_no_place() -> None:
     assert line.place(Ticket(1)) is None
 
 
+def test_the_check_sees_somebody_without_an_entry() -> None:
+    line = line_of(Ticket(1))
+    line._heap.clear()
+
+    with pytest.raises(TrackerBroken, match="invariant W4 "):
+        check_line(line, [])
+
+
 @pytest.mark.parametrize(
-    ("field", "value", "invariant"), [("inside", 1, "W1"), ("held", 5, "W2"), ("reserved", 3, "W3")]
+    ("field", "value", "invariant"),
+    [("inside", 1, "W1"), ("held", 5, "W2"), ("reserved", 3, "W3"), ("promised", 2, "W5")],
 )
 def test_the_check_sees_what_is_wrong(field: str, value: int, invariant: str) -> None:
     line = line_of(Ticket(1))

@@ -20,7 +20,7 @@ DEEDS = ("cancel", "release", "widen", "narrow")
 def balanced(gate: AsyncGate) -> None:
     statistics = gate.statistics()
     assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
-    assert (gate._admission.pending, gate._admission.line.reserved, gate.account.used) == (0, 0, 0)
+    assert (gate._admission.line.promised, gate._admission.line.reserved, gate.account.used) == (0, 0, 0)
 
 
 class Holder:

@@ -19,7 +19,7 @@ def balanced(gate: Gate | AsyncGate) -> None:
     gc.collect()
     statistics = gate.statistics()
     assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
-    assert (gate._admission.pending, gate.account.used) == (0, 0)
+    assert (gate._admission.line.promised, gate.account.used) == (0, 0)
 
 
 @pytest.mark.parametrize("timeout", [0, 1e-9, 1e-4])

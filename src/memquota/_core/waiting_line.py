@@ -1,19 +1,26 @@
-"""Who is admitted next: what is inside a gate, who waits, in which order. Knows no lock, clock, books or wake-ups."""
+"""Who is admitted next: what is inside a gate, who waits, in which order. Knows no lock, clock, books or wake-ups.
+
+Each move computes first and changes things in one go after that, without a call in between: so no signal handler comes
+between, and what one raises finds everything changed or nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from heapq import heapify, heappop, heappush
+from typing import Final, Generic, TypeVar
 
 from attrs import frozen
-from sortedcontainers import SortedList
 
 from memquota.errors import TrackerBroken, UsageValueError
 
 from .limits import KEEP, LARGEST_SIZE, Keep
 
 __all__ = ["OPEN", "Outside", "Ticket", "TicketState", "WaitingLine", "check_line"]
+
+#: Entries of the heap whose tickets left the line; more than this and as many as wait are thrown away.
+_STALE: Final = 16
 
 
 class TicketState(Enum):
@@ -42,6 +49,8 @@ class Ticket:
     state = TicketState.NEW
     #: Bytes outside that were made free on its behalf: nobody else in the line may take them.
     reserved = 0
+    #: Bytes that it was let in with and that are not in the books yet.
+    promised = 0
     #: Bytes that it holds in the books.
     booked = 0
 
@@ -57,21 +66,25 @@ class Outside:
 
     Attributes:
         closed: Why nobody is admitted; None: somebody may be.
-        room: Bytes that may still be taken; None: as many as one likes.
+        room: Bytes that are not in the books; None: as many as one likes.
         bound: A greater weight never finds room; None: there is none.
         stuck: Whether one may go in although it is closed, if nobody is inside: nothing else will change it.
+        ended: Whether nobody will ever be admitted again: who waits is refused.
     """
 
     closed: str | None = None
     room: int | None = None
     bound: int | None = None
     stuck: bool = False
+    ended: bool = False
 
 
 OPEN: Final = Outside()
 
+T = TypeVar("T", bound=Ticket)
 
-class WaitingLine:
+
+class WaitingLine(Generic[T]):
     """The line before a gate: strictly by priority, then first come first served. Nobody overtakes.
 
     A weight above the capacity (or above `Outside.bound`) is oversized: it waits for its turn, then until nobody is
@@ -86,7 +99,18 @@ class WaitingLine:
         UsageError: A limit is below 1 or above 2**62.
     """
 
-    __slots__ = ("_arrived", "_order", "capacity", "held", "inside", "max_concurrent", "refuse_oversized", "reserved")
+    __slots__ = (
+        "_arrived",
+        "_heap",
+        "_tickets",
+        "capacity",
+        "held",
+        "inside",
+        "max_concurrent",
+        "promised",
+        "refuse_oversized",
+        "reserved",
+    )
 
     def __init__(
         self, capacity: int | None = None, max_concurrent: int | None = None, *, refuse_oversized: bool = False
@@ -101,29 +125,41 @@ class WaitingLine:
         self.held = 0
         # Invariant W3: the sum of what is reserved for those who wait.
         self.reserved = 0
-        # Invariant W4: (-priority, number, ticket) of everybody who waits, each once, numbers in the order of arrival.
-        self._order: SortedList[tuple[int, int, Ticket]] = SortedList()
+        # Invariant W5: the sum of what is promised to those inside.
+        self.promised = 0
+        # Invariant W4: everybody who waits, by a number in the order of arrival; each has an entry (-priority, number)
+        # in the heap. Entries of those who left stay until they come to the top, or are too many.
+        self._tickets: dict[int, T] = {}
+        self._heap: list[tuple[int, int]] = []
         self._arrived = 0
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._tickets)
 
-    def __iter__(self) -> Iterator[Ticket]:
-        """Everybody who waits, the next one first."""
-        return (entry[2] for entry in self._order)
+    def __iter__(self) -> Iterator[T]:
+        """Everybody who waits, the next one first. O(n log n)."""
+        tickets = self._tickets
+        return (tickets[number] for _, number in sorted(self._heap) if number in tickets)
 
     @property
-    def first(self) -> Ticket | None:
+    def first(self) -> T | None:
         """Who is next."""
-        return self._order[0][2] if self._order else None
+        heap = self._heap
+        while heap:
+            ticket = self._tickets.get(heap[0][1])
+            if ticket is not None:
+                return ticket
+            heappop(heap)
+        return None
 
-    def place(self, ticket: Ticket) -> int | None:
-        """How many go before it, 0 for the next one; None when it does not wait. O(log n)."""
+    def place(self, ticket: T) -> int | None:
+        """How many go before it, 0 for the next one; None when it does not wait. O(n)."""
         if ticket.state is not TicketState.WAITING:
             return None
-        return int(self._order.bisect_left((-ticket.priority, ticket.number, ticket)))
+        mine = -ticket.priority, ticket.number
+        return sum((-other.priority, other.number) < mine for other in self._tickets.values())
 
     def oversized(self, weight: int, bound: int | None) -> bool:
         """Whether so much can only run alone."""
@@ -137,6 +173,8 @@ class WaitingLine:
             outside: The world beyond the gate.
             reserved: How much of what is reserved is its own.
         """
+        if outside.ended:
+            return False
         if outside.closed is not None:
             return outside.stuck and not self.inside
         if self.max_concurrent is not None and self.inside >= self.max_concurrent:
@@ -145,73 +183,107 @@ class WaitingLine:
             return not self.inside
         if self.capacity is not None and self.held + weight > self.capacity:
             return False
-        return not weight or outside.room is None or weight + self.reserved - reserved <= outside.room
+        return not weight or outside.room is None or weight + self.promised + self.reserved - reserved <= outside.room
 
     # --- moves --------------------------------------------------------------------------------------------------------
 
-    def enter(self, weight: int) -> None:
-        """Somebody goes in: who asks has made sure that nobody waits and that it fits."""
-        self.inside += 1
-        self.held += weight
-
-    def leave(self, weight: int) -> None:
-        """Somebody who is inside and holds this much leaves."""
-        self.inside -= 1
-        self.held -= weight
-
-    def adjust(self, weight: int, actual: int) -> None:
-        """Somebody inside holds `actual` bytes, not `weight`. May pass the capacity: the memory is taken already."""
-        self.held += actual - weight
-
-    def arrive(self, ticket: Ticket) -> None:
+    def arrive(self, ticket: T) -> None:
         """Put a new ticket into the line. O(log n)."""
         assert ticket.state is TicketState.NEW
-        self._arrived += 1
-        ticket.number = self._arrived
+        if len(self._heap) > 2 * len(self._tickets) + _STALE:
+            heap = [entry for entry in self._heap if entry[1] in self._tickets]
+            heapify(heap)
+            self._heap = heap
+        number = self._arrived + 1
+        heappush(self._heap, (-ticket.priority, number))
+        # Commit.
+        self._tickets[number] = ticket
+        self._arrived = number
+        ticket.number = number
         ticket.state = TicketState.WAITING
-        self._order.add((-ticket.priority, ticket.number, ticket))
 
-    def reserve(self, ticket: Ticket) -> None:
+    def reserve(self, ticket: T) -> None:
         """Keep what a waiting ticket needs for it: it had others make room."""
         if ticket.state is TicketState.WAITING:
-            self.reserved += ticket.weight - ticket.reserved
+            reserved = self.reserved + ticket.weight - ticket.reserved
+            # Commit.
+            self.reserved = reserved
             ticket.reserved = ticket.weight
 
-    def admit(self, outside: Outside) -> Ticket | None:
+    def enter(self, ticket: T) -> None:
+        """A new ticket goes in: who asks has made sure that nobody waits and that it fits."""
+        weight = ticket.weight
+        inside, held, promised = self.inside + 1, self.held + weight, self.promised + weight
+        # Commit.
+        self.inside = inside
+        self.held = held
+        self.promised = promised
+        ticket.promised = weight
+        ticket.state = TicketState.INSIDE
+
+    def admit(self, outside: Outside) -> T | None:
         """Take the next one out of the line, if it is settled for it: it went in, or is refused. O(log n)."""
         ticket = self.first
         if ticket is None:
             return None
-        if self.refuse_oversized and self.oversized(ticket.weight, outside.bound):
+        if outside.ended or (self.refuse_oversized and self.oversized(ticket.weight, outside.bound)):
             self._remove(ticket, TicketState.REFUSED)
             return ticket
         if not self.fits(ticket.weight, outside, ticket.reserved):
             return None
-        self._remove(ticket, TicketState.INSIDE)
-        self.enter(ticket.weight)
+        weight = ticket.weight
+        inside, held, promised = self.inside + 1, self.held + weight, self.promised + weight
+        reserved = self.reserved - ticket.reserved
+        # Commit.
+        del self._tickets[ticket.number]
+        self.reserved = reserved
+        ticket.reserved = 0
+        self.inside = inside
+        self.held = held
+        self.promised = promised
+        ticket.promised = weight
+        ticket.state = TicketState.INSIDE
         return ticket
 
-    def give_up(self, ticket: Ticket) -> bool:
-        """A waiting ticket leaves the line. False when it does not wait (any more): its fate is settled. O(log n)."""
+    def booked(self, ticket: T) -> None:
+        """What was promised to a ticket is in the books now."""
+        promised = self.promised - ticket.promised
+        # Commit.
+        self.promised = promised
+        ticket.promised = 0
+
+    def adjust(self, ticket: T, actual: int) -> bool:
+        """A ticket that is inside holds `actual` bytes from now on. False when it is not inside (any more).
+
+        May pass the capacity: the memory is taken already.
+        """
+        if ticket.state is not TicketState.INSIDE:
+            return False
+        held = self.held + actual - ticket.weight
+        # Commit.
+        self.held = held
+        ticket.weight = actual
+        return True
+
+    def give_up(self, ticket: T) -> bool:
+        """A waiting ticket leaves the line. False when it does not wait (any more): its fate is settled."""
         if ticket.state is not TicketState.WAITING:
             return False
         self._remove(ticket, TicketState.GONE)
         return True
 
-    def back_out(self, ticket: Ticket) -> bool:
+    def back_out(self, ticket: T) -> bool:
         """A ticket that went in leaves with all that it took in. False when it is not inside (any more)."""
         if ticket.state is not TicketState.INSIDE:
             return False
+        inside, held, promised = self.inside - 1, self.held - ticket.weight, self.promised - ticket.promised
+        # Commit.
+        self.inside = inside
+        self.held = held
+        self.promised = promised
+        ticket.promised = 0
         ticket.state = TicketState.GONE
-        self.leave(ticket.weight)
         return True
-
-    def close(self) -> list[Ticket]:
-        """Nobody is admitted any more: everybody who waits is refused, and returned in order."""
-        waiting = list(self)
-        for ticket in waiting:
-            self._remove(ticket, TicketState.REFUSED)
-        return waiting
 
     def resize(self, capacity: int | Keep | None = KEEP, max_concurrent: int | Keep | None = KEEP) -> None:
         """Replace limits. Who is inside stays.
@@ -226,14 +298,16 @@ class WaitingLine:
         self.capacity = new_capacity
         self.max_concurrent = new_concurrent
 
-    def _remove(self, ticket: Ticket, state: TicketState) -> None:
-        self._order.remove((-ticket.priority, ticket.number, ticket))
-        self.reserved -= ticket.reserved
+    def _remove(self, ticket: T, state: TicketState) -> None:
+        reserved = self.reserved - ticket.reserved
+        # Commit.
+        del self._tickets[ticket.number]
+        self.reserved = reserved
         ticket.reserved = 0
         ticket.state = state
 
 
-def check_line(line: WaitingLine, inside: list[int]) -> None:
+def check_line(line: WaitingLine[T], inside: list[int], promised: int = 0) -> None:
     """Check every invariant of a line, given the weights of those inside; its specification. For tests.
 
     Raises:
@@ -250,8 +324,10 @@ def check_line(line: WaitingLine, inside: list[int]) -> None:
     hold(line.reserved == sum(ticket.reserved for ticket in waiting), "W3 (what is reserved is summed)")
     keys = [(-ticket.priority, ticket.number) for ticket in waiting]
     hold(keys == sorted(set(keys)), "W4 (in order, each once)")
+    hold(len(waiting) == len(line), "W4 (each has an entry)")
     hold(all(ticket.state is TicketState.WAITING for ticket in waiting), "W4 (who is in the line waits)")
     hold([line.place(ticket) for ticket in waiting] == list(range(len(waiting))), "W4 (places)")
+    hold(line.promised == promised, "W5 (what is promised is summed)")
 
 
 def _check_limits(capacity: int | None, max_concurrent: int | None) -> None:

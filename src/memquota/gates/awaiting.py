@@ -12,11 +12,13 @@ from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import TicketState
 from memquota.account import Account
 from memquota.errors import UsageError
-from memquota.gates.admission import Admission, GateStatistics, OnFull, Oversized
+from memquota.gates.admission import Admission
 from memquota.gates.blocking import Gate
+from memquota.gates.booking import book
 from memquota.gates.permits import Permit, make, new, prepare
 from memquota.gates.readings import Provider
 from memquota.gates.setup import change, describe
+from memquota.gates.terms import GateStatistics, OnFull, Oversized
 from memquota.gates.wakeups import TaskWaiter
 from memquota.tracker import Tracker
 
@@ -108,12 +110,12 @@ class AsyncPermit(Permit):
         admission = self._admission
         if self.state is not _NEW:
             raise UsageError(f"a permit can be awaited once, and this one is {self.state.value}")
-        if admission.readings is not None:
+        if admission.outlook.readings is not None:
             admission.refresh()
         if not admission.enter(self):
             return False
         if self.weight:
-            admission.book(self)
+            book(admission, self)
         return True
 
     async def _wait(self) -> None:
@@ -124,13 +126,16 @@ class AsyncPermit(Permit):
             while self.state is _WAITING:
                 await waiter.wait(admission.pause(self))
                 admission.tend(self)
-            if self.state is not _INSIDE:
-                admission.check(self)
+            admission.arrived(self)
         except BaseException:
-            admission.abandon(self)
+            try:
+                admission.abandon(self)
+            except BaseException:  # perhaps before it did anything
+                admission.abandon(self)
+                raise
             raise
         if self.weight:
-            admission.book(self)
+            book(admission, self)
 
 
 @final

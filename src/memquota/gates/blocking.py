@@ -10,10 +10,11 @@ from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import TicketState
 from memquota.account import Account
 from memquota.clock import monotonic
-from memquota.gates.admission import GateStatistics, OnFull, Oversized
+from memquota.gates.booking import book
 from memquota.gates.permits import Permit, make, new, prepare
 from memquota.gates.readings import Provider
 from memquota.gates.setup import build, change, checked_timeout, describe
+from memquota.gates.terms import GateStatistics, OnFull, Oversized
 from memquota.gates.wakeups import ThreadWaiter
 from memquota.tracker import Tracker
 
@@ -128,12 +129,12 @@ class Gate(Handle):
                 return permit
         if timeout is not None:
             timeout = checked_timeout(timeout)
-        if admission.readings is not None:
+        if admission.outlook.readings is not None:
             admission.refresh()
         if not admission.enter(permit):
             self._wait(permit, timeout)
         if permit.weight:
-            admission.book(permit)
+            book(admission, permit)
         return permit
 
     def acquire_nowait(
@@ -163,10 +164,13 @@ class Gate(Handle):
                 pause = admission.pause(permit)
                 waiter.wait(left if pause is None else pause if left is None else min(left, pause))
                 admission.tend(permit)
-            if permit.state is not _INSIDE:
-                admission.check(permit)
+            admission.arrived(permit)
         except BaseException:
-            admission.abandon(permit)
+            try:
+                admission.abandon(permit)
+            except BaseException:  # perhaps before it did anything
+                admission.abandon(permit)
+                raise
             raise
 
     def reconfigure(

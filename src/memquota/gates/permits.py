@@ -12,6 +12,7 @@ from memquota._core.waiting_line import Ticket, TicketState
 from memquota.account import Account, checked_priority
 from memquota.errors import UsageTypeError, UsageValueError, size_text
 from memquota.gates.admission import Admission
+from memquota.gates.booking import adjust
 from memquota.gates.wakeups import Waiter
 from memquota.sizes import parse_size
 
@@ -32,8 +33,6 @@ class Permit(Ticket, Handle):
         `release` may be called from any thread, by signal handlers and finalizers too; `adjust` by one at a time.
     """
 
-    #: Let in, and not in the books yet; in bytes.
-    pending = 0
     #: How it is woken while it waits.
     waiter: Waiter | None = None
     #: The account of the caller, which stays open with it.
@@ -80,9 +79,7 @@ class Permit(Ticket, Handle):
             AccountClosed: The account is closed. Nothing was changed.
         """
         size = parse_size(actual, what="weight") if isinstance(actual, str) else checked_size(actual, "adjust")
-        if self.state is not _INSIDE:
-            raise UsageValueError(f"a permit that is {self.state.value} cannot be adjusted")
-        self._admission.adjust(self, size)
+        adjust(self._admission, self, size)
 
     def __enter__(self) -> Self:
         return self

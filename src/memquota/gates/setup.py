@@ -9,8 +9,10 @@ from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import WaitingLine
 from memquota.account import Account
 from memquota.errors import UsageTypeError, UsageValueError
-from memquota.gates.admission import Admission, OnFull, Oversized
+from memquota.gates.admission import Admission
+from memquota.gates.permits import Permit
 from memquota.gates.readings import Measure, Provider
+from memquota.gates.terms import OnFull, Oversized
 from memquota.sizes import parse_size
 from memquota.tracker import Tracker
 
@@ -46,7 +48,7 @@ def build(
     _check_choices(on_full, oversized)
     size = None if capacity is None else parse_size(capacity, what="capacity")
     slots = _checked_count(max_concurrent)
-    line = WaitingLine(size, slots, refuse_oversized=oversized == "refuse")
+    line: WaitingLine[Permit] = WaitingLine(size, slots, refuse_oversized=oversized == "refuse")
     measure = _measure(provider, high, hysteresis)
     return Admission(tracker.new_account("gate") if account is None else account, line, measure, on_full)
 
@@ -72,7 +74,7 @@ def change(
     _check_choices(new_on_full, new_oversized)
     size = capacity if capacity is KEEP or capacity is None else parse_size(capacity, what="capacity")
     slots = max_concurrent if max_concurrent is KEEP else _checked_count(max_concurrent)
-    old = admission.measure
+    old = admission.outlook.measure
     measure = old
     if not (provider is high is hysteresis is KEEP):
         measure = _measure(

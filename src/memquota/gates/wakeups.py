@@ -15,6 +15,11 @@ __all__ = ["TaskWaiter", "ThreadWaiter", "Waiter"]
 class Waiter(Protocol):
     """How somebody in the line is woken."""
 
+    @property
+    def dead(self) -> bool:
+        """Whether it will never go on."""
+        ...
+
     def wake(self) -> bool:
         """Have it look at its ticket again. False when it never will. Any thread; never waits."""
         ...
@@ -28,6 +33,11 @@ class ThreadWaiter:
     def __init__(self) -> None:
         self._latch = Lock()
         self._latch.acquire()
+
+    @property
+    def dead(self) -> bool:
+        """Never: what waits for a lock goes on."""
+        return False
 
     def wake(self) -> bool:
         """Let the thread go on."""
@@ -50,6 +60,11 @@ class TaskWaiter:
     def __init__(self) -> None:
         self._loop: Loop = current_loop()
         self._event = Event()
+
+    @property
+    def dead(self) -> bool:
+        """Whether its loop is closed."""
+        return self._loop.closed
 
     def wake(self) -> bool:
         """Let the task go on."""

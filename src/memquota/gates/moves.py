@@ -1,0 +1,273 @@
+"""The line of a gate and its lock: how it is changed by many threads, and who is woken then.
+
+What is interrupted by an exception from outside, such as Ctrl-C, is done again before the exception goes on, where
+others might wait for it. All of that may be done twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from threading import RLock
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from memquota._core.limits import LARGEST_SIZE
+from memquota._core.waiting_line import Outside, TicketState, WaitingLine
+from memquota.account import Account
+from memquota.errors import UsageError
+from memquota.gates.booking import note_return
+from memquota.gates.outlook import Outlook
+from memquota.gates.readings import Measure
+from memquota.gates.terms import OnFull
+
+if TYPE_CHECKING:
+    from memquota.gates.permits import Permit
+
+__all__ = ["Moves", "nothing"]
+
+# Looking up a member of an enumeration costs as much as a call.
+_INSIDE: Final = TicketState.INSIDE
+_GONE: Final = TicketState.GONE
+
+#: Whether a look at a state and its change are one step for other threads. Where not, everybody takes the lock.
+_ONE_AT_A_TIME: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Moves:
+    """One line and who is inside.
+
+    The lock is a leaf: while it is held nothing else is waited for, and neither the books nor code of others is called.
+    So permits may be released anywhere, also by a signal handler or finalizer in the middle of the books; in the middle
+    of a move of the line itself they leave a note.
+
+    Who is let in has its bytes promised by the line until it booked them itself: then they are in the tracker's usage.
+    """
+
+    def __init__(self, account: Account, line: WaitingLine[Permit], measure: Measure, on_full: OnFull) -> None:
+        self.line = line
+        self.outlook = Outlook(account, measure)
+        self.on_full: OnFull = on_full
+        self.rounds = self.outlook.rounds
+        self.books = self.rounds.books
+        self.root = self.books.ledger.root
+        self.strained = self.books.ledger.strained
+        self.lock = RLock()
+        # Whether this thread is in the middle of a move: a signal handler or finalizer that finds it set leaves a note.
+        self.busy = False
+        # Permits that were released by one who found it busy; and whether somebody wanted to look around.
+        self.notes: deque[Permit] = deque()
+        self.again = False
+        # Whether nobody waits, nothing closes the gate and no move is under way: then the fast path may be taken.
+        self.quick = True
+        # The same, and slots may pass from hand to hand: no provider has to be asked first.
+        self.swift = False
+        # Slots that somebody without a weight gave back and nobody took yet; the line counts them as inside. They pass
+        # from hand to hand without the lock while `swift` holds, by one atomic step each; a move takes them back first.
+        # Who gives one back looks at `swift` after that: 1. A finds it set; 2. B arrives, clears it and finds no slot;
+        # 3. A gives the slot back, finds `swift` cleared, and looks around for B.
+        self.spare: list[None] = []
+        # How many may be inside at once.
+        self.slots = line.max_concurrent or LARGEST_SIZE
+        # Who has to look at its ticket again; to be woken with the lock free.
+        self.due: deque[Permit] = deque()
+        # Let in or refused, and have not noticed yet.
+        self.called: dict[Permit, None] = {}
+        # Whether a loop was closed in which somebody waited.
+        self.bereaved = False
+        # Who is next, and has been told so.
+        self.head: Permit | None = None
+
+    # --- the fast path ------------------------------------------------------------------------------------------------
+
+    def enter(self, permit: Permit) -> bool:
+        """Let a new permit in if there is nothing to think about. Lock: not held."""
+        line = self.line
+        weight = permit.weight
+        with self.lock:
+            # No call in here: so no signal handler and no finalizer comes between.
+            if (
+                self.quick
+                and self.rounds.round is None
+                and not self.strained
+                and line.inside < self.slots
+                and (
+                    not weight
+                    or (
+                        (line.capacity is None or line.held + weight <= line.capacity)
+                        and self.root.used + line.promised + weight <= self.root.scope.limits.bound  # type: ignore[union-attr]
+                    )
+                )
+            ):
+                line.inside += 1
+                permit.state = _INSIDE
+                if weight:
+                    line.held += weight
+                    line.promised += weight
+                    permit.promised = weight
+                return True
+        return False
+
+    # --- the line -----------------------------------------------------------------------------------------------------
+
+    def move(self, action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Change the line, let in who may go in then, and wake them with the lock free.
+
+        Raises:
+            UsageError: This thread is in the middle of a move already; nothing was changed.
+        """
+        try:
+            with self.lock:
+                if self.busy:
+                    raise UsageError("a gate was used in the middle of a move of this very thread, by a signal handler")
+                self.busy = True
+                self.quick = self.swift = False
+                try:
+                    if self.spare:
+                        self._take_back_spare()
+                    result = action(*args, **kwargs)
+                    self._settle()
+                finally:
+                    self.busy = False
+            if self.due:
+                self._wake()
+            if self.books.ledger.events or self.books.notes:
+                self.books.deliver()
+            if self.notes or self.again:
+                self.pump()
+            return result
+        except BaseException:
+            if not self._mine():
+                self.due.extend(tuple(self.called))
+                self.head = None
+                self.pump()
+            raise
+
+    def _take_back_spare(self) -> None:
+        while self.spare:
+            self.line.inside -= 1
+            try:
+                self.spare.pop()
+            except IndexError:  # somebody who found `swift` set before this move was faster
+                self.line.inside += 1
+
+    def _settle(self) -> None:
+        line = self.line
+        self.again = False
+        while self.notes:
+            self._abandon(self.notes[0])
+            self.notes.popleft()
+        if self.bereaved:
+            self._bury()
+        outside = self.outlook.look()
+        while True:
+            permit = line.admit(outside)
+            if permit is None:
+                break
+            # No call between these lines either: whoever was let in is always found.
+            self.called[permit] = None
+            self.due.append(permit)
+        head = line.first
+        if head is not self.head:
+            self.head = head
+            if head is not None and self.tended:
+                self.due.append(head)
+        self.slots = line.max_concurrent or LARGEST_SIZE
+        fits = line.capacity is None or line.held <= line.capacity
+        quick = head is None and outside.closed is None and fits and not outside.ended
+        if head is None:
+            self.books.watchers.pop(self.pump, None)
+        else:
+            self.books.watchers[self.pump] = None
+        self.quick = quick
+        self.swift = quick and self.outlook.readings is None and _ONE_AT_A_TIME
+
+    @property
+    def tended(self) -> bool:
+        """Whether who is next has to look around from time to time, as nobody else does."""
+        return self.outlook.readings is not None or self.on_full == "reclaim"
+
+    def _wake(self) -> None:
+        """Wake whom it concerns. Lock: not held."""
+        while self.due:
+            try:
+                permit = self.due.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if permit.waiter is not None and not permit.waiter.wake():
+                self.abandon(permit)  # its loop is gone: the next one, please
+
+    def pump(self) -> None:
+        """Look around and let in who may go in now. Lock: not held; calls the provider."""
+        if self.busy and self._mine():  # a signal handler or finalizer: whoever is in the middle looks again
+            self.again = True
+            return
+        self.refresh()
+        self.books.settle()
+        self.move(nothing)
+
+    def _mine(self) -> bool:
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]  # threading.Condition uses it too
+
+    def refresh(self) -> None:
+        """Ask the provider if that is due. Lock: not held."""
+        if self.outlook.readings is not None and self.outlook.refresh():
+            self.quick = self.swift = False  # the next one looks around
+
+    def abandon(self, permit: Permit) -> None:
+        """Whoever wanted it wants it no more: what it got passes on. Does nothing the second time. Lock: not held."""
+        self.move(self._abandon, permit)
+
+    def _abandon(self, permit: Permit) -> None:
+        # Lock: held.
+        self.called.pop(permit, None)
+        if not self.line.give_up(permit):
+            self.line.back_out(permit)
+        if permit.booked:
+            note_return(self.books, permit)
+
+    def lost_loop(self) -> None:
+        """A loop was closed in which somebody waited: nobody there will ever go on. For a finalizer."""
+        self.bereaved = True
+        self.pump()
+
+    def _bury(self) -> None:
+        for permit in (*self.line, *self.called):
+            if permit.waiter is not None and permit.waiter.dead:
+                self._abandon(permit)
+        self.bereaved = False
+
+    def _leave(self, permit: Permit) -> None:
+        line = self.line
+        with self.lock:
+            if self.busy:  # in this very thread
+                self.notes.append(permit)
+                return
+            # No call before the end of the block.
+            if permit.state is _INSIDE:
+                permit.state = _GONE
+                line.inside -= 1
+                line.held -= permit.weight
+                line.promised -= permit.promised
+                permit.promised = 0
+
+    def after_fork(self) -> None:
+        """In a child process nobody waits."""
+        self.lock = RLock()
+        self.busy = False
+        self.due.clear()
+        self.called.clear()
+        while self.line.admit(_NEVER) is not None:
+            pass
+        self.head = None
+        self.books.watchers.pop(self.pump, None)
+
+
+_NEVER: Final = Outside(ended=True)
+
+
+def nothing() -> None:
+    """Only look around."""

@@ -1,0 +1,105 @@
+"""What a gate sees of the world: the tracker's usage and rounds, and a provider's readings."""
+
+from __future__ import annotations
+
+from memquota._core.events import Event, GateClosed, GateOpened, ProviderFailed, ProviderRecovered
+from memquota._core.waiting_line import OPEN, Outside
+from memquota._rounds import Rounds
+from memquota.account import Account
+from memquota.gates.readings import Measure, Readings
+
+__all__ = ["Outlook"]
+
+
+class Outlook:
+    """Whether the world lets anybody in, with hysteresis; tells of each change by an event.
+
+    Args:
+        account: The gate's.
+        measure: When memory counts as short.
+    """
+
+    def __init__(self, account: Account, measure: Measure) -> None:
+        self.rounds: Rounds = account._rounds
+        self.books = self.rounds.books
+        self.node = account._node
+        self.root = self.books.ledger.root
+        self.measure = measure
+        self.readings = _readings_of(measure)
+        # Whether the tracker was above its limit and did not come down to low water yet.
+        self._over = False
+        # What was seen last.
+        self._seen = OPEN
+        self._failing = False
+
+    def replace(self, measure: Measure) -> None:
+        """Go by another measure, which counts at once. Lock: of the gate."""
+        if measure is not self.measure:
+            readings = _readings_of(measure)
+            # Commit.
+            self.measure = measure
+            self.readings = readings
+
+    @property
+    def over(self) -> bool:
+        """Whether the tracker was above its limit when somebody looked, and did not come down to low water yet."""
+        return self._over
+
+    def look(self) -> Outside:
+        """The world as of now. Lock: of the gate."""
+        root = self.root
+        assert root.scope is not None
+        limits = root.scope.limits
+        used = root.used
+        if limits.over(used):
+            self._over = True
+        elif self._over and limits.relaxed(used):
+            self._over = False
+        closed, stuck = None, False
+        if root.ended is not None:
+            closed = "the tracker is closed"
+        elif self.rounds.round is not None:
+            closed = "a round runs"
+        elif self._over:
+            closed = "the tracker was above its limit and is not down to low water yet"
+        elif self.readings is not None and self.readings.short:
+            closed, stuck = self.readings.why(), self.readings.stuck(self.books._last_time)
+        ended = self.node.ended is not None
+        seen = self._seen
+        bound = limits.bound
+        room = bound - used
+        if (seen.closed, seen.room, seen.bound, seen.stuck, seen.ended) != (closed, room, bound, stuck, ended):
+            if (closed is None) != (seen.closed is None):
+                now = self.books._last_time
+                self._tell(
+                    GateOpened(self.node.name, now) if closed is None else GateClosed(self.node.name, closed, now)
+                )
+            self._seen = seen = Outside(closed, room, bound, stuck, ended)
+        return seen
+
+    def refresh(self) -> bool:
+        """Ask the provider if that is due. Whether something changed for those who wait.
+
+        Lock: not held. Calls the provider.
+        """
+        readings = self.readings
+        if readings is None or not readings.refresh(self.books.now()):
+            return False
+        failing = readings.failure is not None
+        if failing != self._failing:
+            self._failing = failing
+            name, now = self.node.name, self.books._last_time
+            if readings.failure is not None:
+                self._tell(ProviderFailed(name, readings.failure, now))
+            else:
+                self._tell(ProviderRecovered(name, now))
+            self.books.deliver()
+        return True
+
+    def _tell(self, event: Event) -> None:
+        # Subscribers and the log hear of it when somebody leaves the books, or when a move of the gate is over.
+        self.books.ledger.events.append(event)
+
+
+def _readings_of(measure: Measure) -> Readings | None:
+    return Readings(measure.provider, measure) if measure.provider is not None else None
