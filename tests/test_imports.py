@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing",),
     (".",),
     ("demo",),
-    ("cli __main__",),
+    ("cli cli_check __main__",),
 )
 
 # Rooms that know nothing of each other although one is below: a gate is given a provider.

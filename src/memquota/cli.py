@@ -12,7 +12,7 @@ from dataclasses import asdict
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from memquota import host
+from memquota import cli_check, host
 from memquota._quota import share_of
 from memquota.host import Limit, Limits
 from memquota.sizes import format_size
@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="run a real relay under a real attack, without and with a quota")
     _add_host(commands.add_parser("host", help="show every memory limit of this process, and which is hit first"))
+    cli_check.add_arguments(
+        commands.add_parser("check", help="check that what a program declares fits into its memory")
+    )
     missing = _missing("rich", "matplotlib")
     if not missing:
         from memquota.demo.show import add_arguments
@@ -47,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.command == "host":
         return _host(options)
+    if options.command == "check":
+        return cli_check.check(options, has_rich=not _missing("rich"))
     from memquota.demo.show import main as run_demo
 
     return run_demo(options)

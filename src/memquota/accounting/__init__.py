@@ -8,6 +8,8 @@ from memquota.accounting.bounds import Bounded, Bounds, BoundsBuilder, Component
 from memquota.accounting.expressions import Constant, Expression, Maximum, Minimum, Product, Setting, SizeOf, Sum
 from memquota.accounting.grant import Grant
 from memquota.accounting.problems import Contradiction, Contributor, Overcommitment
+from memquota.accounting.registry import Component, ComponentRegistry
+from memquota.accounting.report import ComponentReport, Report, TrackerReport
 from memquota.accounting.structures import structure_size
 from memquota.accounting.verify import VerifiedBounds
 from memquota.errors import BoundsError
@@ -17,7 +19,10 @@ __all__ = [
     "Bounds",
     "BoundsBuilder",
     "BoundsError",
+    "Component",
     "ComponentBounds",
+    "ComponentRegistry",
+    "ComponentReport",
     "Constant",
     "Contradiction",
     "Contributor",
@@ -27,9 +32,11 @@ __all__ = [
     "Minimum",
     "Overcommitment",
     "Product",
+    "Report",
     "Setting",
     "SizeOf",
     "Sum",
+    "TrackerReport",
     "VerifiedBounds",
     "structure_size",
 ]
