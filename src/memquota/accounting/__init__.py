@@ -7,9 +7,11 @@ against what the process was given (`Grant`), and compared with what it claims, 
 from memquota.accounting.bounds import Bounded, Bounds, BoundsBuilder, ComponentBounds
 from memquota.accounting.expressions import Constant, Expression, Maximum, Minimum, Product, Setting, SizeOf, Sum
 from memquota.accounting.grant import Grant
+from memquota.accounting.groups import Group, detached, group
 from memquota.accounting.problems import Contradiction, Contributor, Overcommitment
 from memquota.accounting.registry import Component, ComponentRegistry
 from memquota.accounting.report import ComponentReport, Report, TrackerReport
+from memquota.accounting.statistics import GroupStatistics
 from memquota.accounting.structures import structure_size
 from memquota.accounting.verify import VerifiedBounds
 from memquota.errors import BoundsError
@@ -28,6 +30,8 @@ __all__ = [
     "Contributor",
     "Expression",
     "Grant",
+    "Group",
+    "GroupStatistics",
     "Maximum",
     "Minimum",
     "Overcommitment",
@@ -38,5 +42,7 @@ __all__ = [
     "Sum",
     "TrackerReport",
     "VerifiedBounds",
+    "detached",
+    "group",
     "structure_size",
 ]

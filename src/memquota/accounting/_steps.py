@@ -44,8 +44,8 @@ cpu: Callable[[], int] = clock.thread_ns if clock.thread_ns is not None else int
 real: Callable[[], int] = clock.real_ns
 
 #: To read a thread's own clock costs as much as many a step. A span of real time that is shorter than this, in
-#: nanoseconds, is taken for computed: nobody waits for so little. The own clock is read again after every longer one, and
-#: where it was overtaken nothing counts until it has caught up; so what is given out is never more than it says.
+#: nanoseconds, is taken for computed: nobody waits for so little. The own clock is read after every longer one; where
+#: it was overtaken nothing counts until it has caught up, so that what is given out is never more than it says.
 _SHORT: Final = 10_000
 #: A real time so long ago that the thread's own clock is read.
 _NEVER: Final = -(10**18)
