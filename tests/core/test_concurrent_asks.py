@@ -187,13 +187,16 @@ def test_members_may_be_asked_again_when_their_answer_is_in_the_books() -> None:
 
 def test_a_victim_that_was_chosen_and_not_needed_is_the_next_when_it_is_needed_after_all() -> None:
     """P4: nobody is lost between two looks."""
-    ledger = ledger_of(1000)
-    members = [member(ledger, f"m{n}", 500, age=float(n)) for n in range(3)]
+    ledger = ledger_of(1500)
+    members = [member(ledger, f"m{n}", 500, age=float(n)) for n in range(4)]
+    members[2].age = 50.0  # younger than known
     one = round_about(ledger)
     first = next_ask(one, members)
-    assert isinstance(one.next(100.0), Survey)  # m1 is chosen, and who follows is to be found out
+    step = one.next(100.0)
+    assert isinstance(step, Survey)  # m1 is chosen, and who follows is to be found out
+    assert step.holdings == (members[3].holding,)
     assert members[1].holding.node.asked
-    members[2].release(250)  # not needed after all
+    members[2].release(400)  # not needed after all
 
     assert one.next(100.0) == Wait()
     assert not members[1].holding.node.asked

@@ -44,7 +44,6 @@ def test_the_place_learned_stays_for_the_next_round() -> None:
     run(round_about(ledger), members)
     surveys = members[0].surveys
     members.append(member(ledger, "new", 700, age=60.0))
-    members[-1].age = 10.0  # older than its key says: nobody has to know
 
     run(round_about(ledger), members)
 
@@ -64,6 +63,28 @@ def test_a_candidate_that_turns_out_older_than_known_is_found_though_it_was_pass
     run(round_about(ledger), [*protected, first, second])
 
     assert [who.holding.live for who in (*protected, first, second)] == [True, True, True, False]
+
+
+def test_those_are_surveyed_together_who_hold_what_is_missing_and_the_one_after_them() -> None:
+    ledger = ledger_of(1000)
+    members = [member(ledger, f"m{n}", 150, age=float(n)) for n in range(8)]  # 450 bytes above low water
+    members[1].holding.node.asked = True
+
+    step = round_about(ledger).next(100.0)
+
+    assert isinstance(step, Survey)
+    assert step.holdings == tuple(members[n].holding for n in (0, 2, 3, 4))
+
+
+def test_no_survey_asks_more_than_64() -> None:
+    ledger = ledger_of(1000)
+    for number in range(100):
+        member(ledger, f"m{number}", 20, age=float(number))
+
+    step = round_about(ledger).next(1000.0)
+
+    assert isinstance(step, Survey)
+    assert len(step.holdings) == 64
 
 
 def test_a_survey_is_part_of_a_pass_with_a_number_of_its_own() -> None:

@@ -145,7 +145,7 @@ def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason) -> int
         return 0
     members = subtree(node)
     freed = node.used
-    reasons = [reason, *repeat(reason.along(), len(members) - 1)]
+    reasons = [reason, *repeat(reason.along(), len(members) - 1)] if len(members) > 1 else [reason]
     if freed:
         _take_out(members)
     # Commit.

@@ -51,8 +51,13 @@ class Candidates:
         self._surveyed_all = False
         self._all_offered = False
 
-    def next(self, index: CandidateIndex) -> Holding | Survey | Offer | None:
-        """The holding that is next in order and not asked yet, or what has to be done to know it; None for nobody."""
+    def next(self, index: CandidateIndex, missing: int) -> Holding | Survey | Offer | None:
+        """The holding that is next in order and not asked yet, or what has to be done to know it; None for nobody.
+
+        Args:
+            index: The candidates.
+            missing: How many bytes are still to be found with this one and those after it.
+        """
         if self._ranked:
             return self._next_ranked(index)
         for _ in range(_BATCH // 2):
@@ -65,9 +70,26 @@ class Candidates:
                 if not holding.live or not holding.booked:
                     self._ledger.unlist(holding)
                 elif self._eligible(holding):
-                    return holding if holding.surveyed_in == self.survey else Survey((holding,), self.survey)
+                    return holding if holding.surveyed_in == self.survey else self._survey_from(index, entry, missing)
             self._cursor = entries[-1]
         return Survey((), self.survey)
+
+    def _survey_from(self, index: CandidateIndex, first: Entry, missing: int) -> Survey:
+        """As many as will go if all are as old as their keys say, and the one after them: nobody is asked in vain then.
+
+        A round that asks one at a time takes the lock twice for each.
+        """
+        asked = [first[3]]
+        if missing > 0:
+            missing -= first[3].booked
+            for entry in index.after(first, _SURVEYED - 1):
+                holding = entry[3]
+                if self._eligible(holding) and holding.surveyed_in != self.survey:
+                    asked.append(holding)
+                    if missing <= 0:
+                        break
+                    missing -= holding.booked
+        return Survey(tuple(asked), self.survey)
 
     def _next_ranked(self, index: CandidateIndex) -> Holding | Survey | Offer | None:
         if not self._surveyed_all:

@@ -126,7 +126,7 @@ class Round:
         if self._chosen is None:
             if self.missing <= 0:
                 return Wait() if self._outstanding else self._end(RoundOutcome.DONE, now)
-            found = self._candidates.next(scope.index)
+            found = self._candidates.next(scope.index, self.missing)
             if isinstance(found, Survey | Offer):
                 return found
             if found is None:
@@ -141,7 +141,8 @@ class Round:
                 self._collapse_stalled(found.node, now)
                 return self._let_in()
             self._choose(found)
-        following = self._candidates.next(scope.index)
+        assert self._chosen is not None
+        following = self._candidates.next(scope.index, self.missing - self._chosen.node.used)
         if isinstance(following, Survey | Offer):
             return following
         return self._ask(following, now)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Generator
 from threading import Thread
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import define, evolve
+from attrs import define
 
 from memquota._books import Registration
 from memquota._core.holdings import Holding
@@ -186,7 +186,8 @@ def ask_here(rounds: Rounds, runner: Runner, ask: Ask) -> None:
             continue
         started = call_begins(rounds, runner, registration, ask)
         try:
-            call((registration, participant, evolve(what, deadline=started + rounds.timeout)), answers)
+            due = ReclaimRequest(what.why, what.bytes_wanted, what.newest_to_discard, started + rounds.timeout)
+            call((registration, participant, due), answers)
         finally:
             took = call_ends(runner, started)
         if took > rounds.timeout:
