@@ -152,7 +152,7 @@ class TrackerReport:
         return cls(drift=drift, **{key: data[key] for key in ("name", "used", "limit", "peak")})
 
 
-_HEADER: Final = ("component", "minimum", "firm limit", "claimed", "live", "drift", "room", "CPU", "calls")
+_HEADER: Final = ("component", "minimum", "firm limit", "claimed", "live", "drift", "room", "CPU")
 
 
 @final
@@ -289,5 +289,4 @@ def _row(component: ComponentReport) -> tuple[str, ...]:
         size_cell(component.drift),
         size_cell(component.room),
         "-" if component.cpu_seconds is None else f"{component.cpu_seconds:.2f} s",
-        "-" if component.total is None else str(component.total.calls),
     )

@@ -57,12 +57,13 @@ class Rows:
         Raises:
             ImportError: There is no rich: `pip install 'memquota[cli]'`.
         """
+        from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left")
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
         for place, name in enumerate(self.header):
-            table.add_column(name, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+            table.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))  # as Text: a name may contain what would be markup
         return table
