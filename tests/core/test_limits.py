@@ -1,5 +1,7 @@
 """Limit, low water and hard limit."""
 
+from inspect import signature
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,3 +152,16 @@ def test_between_limit_and_low_water_neither_starts_nor_stops(limit: int, used: 
     assert not (limits.over(used) and limits.relaxed(used))
     assert 0 <= limits.credit * 32 <= limit
     assert limits.low_water * 4 <= limit * 3 < (limits.low_water + 1) * 4
+
+
+def test_what_follows_from_the_limits_is_neither_given_nor_shown() -> None:
+    limits = Limits(100, None, 200)
+
+    assert list(signature(Limits).parameters) == ["limit", "low_water_set", "hard_limit"]
+    assert repr(limits) == "Limits(limit=100, low_water_set=None, hard_limit=200)"
+
+
+def test_no_limit_at_all_has_no_bound_and_no_credit() -> None:
+    none = Limits(None)
+
+    assert (none.bound, none.low_water, none.credit) == (0, 0, 0)

@@ -79,7 +79,7 @@ class AccountNode:
         self.ended: CloseReason | None = None
         # Invariant B7: where known, this account and all above it, each once; those of them that have a scope.
         self._lineage: tuple[AccountNode, ...] | None = None
-        self._scoped: tuple[AccountNode, ...] = ()
+        self._scoped: tuple[AccountNode, ...]
         # How many times in a row it gave back too little; and when it just did, what it was asked to discard up to:
         # having nothing older left is an excuse.
         self.stalls = 0

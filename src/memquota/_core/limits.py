@@ -42,11 +42,11 @@ class Limits:
     hard_limit: int | None = None
     #: The limit, or the hard limit where there is no other. What follows from the limits is worked out once: every
     #: claim that comes to the books asks for it.
-    bound: int = field(init=False, eq=False, repr=False)
+    bound: int = field(init=False, repr=False)
     #: Where a round stops.
-    low_water: int = field(init=False, eq=False, repr=False)
+    low_water: int = field(init=False, repr=False)
     #: How much may be out as credit in handles, in all.
-    credit: int = field(init=False, eq=False, repr=False)
+    credit: int = field(init=False, repr=False)
 
     @bound.default
     def _bound(self) -> int:
