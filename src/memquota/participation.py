@@ -150,42 +150,18 @@ class Participation(CreditLine, Handle):
 
     # --- for our own queues, which claim under a lock of theirs -------------------------------------------------------
 
-    def _claim_quietly(self, size: int) -> None:
-        """Book a claim, and leave what follows from it to `_relieve`: nobody else's code runs."""
-        receipt = Receipt()
-        books = self._rounds.books
-        try:
-            books.enter_quietly(self._book, size, books.now(), receipt)
-        except BaseException:
-            if receipt.booked:
-                self._release_quietly(size)
-            raise
+    def _keep_line(self) -> None:
+        """Let the books find this handle for good. For an only handle."""
+        self._holding.line = weakref.ref(self)
 
-    def _release_quietly(self, size: int) -> None:
-        """Book a release, likewise; `_relieve` finds the note where somebody is inside."""
-        books = self._rounds.books
-        if books.busy:
-            books.notes.append((self._give_back_late, size))
-        else:
-            books.enter_quietly(self._give_back, size)
-
-    def _release_elsewhere(self, size: int) -> None:
-        """Release for the owner while he may be using the handle. Any thread."""
-        self._rounds.books.give_back(self._give_back_late, self._give_back_late, size)
-
-    def _release_all(self) -> None:
-        """Release whatever is claimed."""
-        self._release_quietly(self._in_use())
+    def _stop_short_ways(self) -> None:
+        """Let the next release come to the books."""
+        self._cap = NO_CREDIT - 1
 
     def _in_use(self) -> int:
         """What is claimed, without a look at notes. O(1), no lock."""
         holding = self._holding
         return holding.booked - max(0, self._credit) if holding.live else 0
-
-    def _relieve(self) -> None:
-        """What follows from quiet claims and releases: events, the round that is due."""
-        self._rounds.books.deliver()
-        self._rounds.relieve(self._holding)
 
     # Lock: held, for all below.
 
@@ -193,20 +169,23 @@ class Participation(CreditLine, Handle):
         self._check_open()
         if not size:
             return False
-        holding = self._holding
-        strained = self._rounds.books.ledger.claim(holding, self, size, now, receipt)
-        self._got_credit()
-        return strained
+        self._be_found()
+        return self._rounds.books.ledger.claim(self._holding, self, size, now, receipt)
 
-    def _got_credit(self) -> None:
-        """Let the books find the handle that has credit, perhaps since now."""
-        if self._credit != NO_CREDIT and self._holding.line is None:
+    def _be_found(self) -> None:
+        """Let the books find the handle that they may give credit now: before they do, as this may fail."""
+        if self._holding.line is None and self._holding.handles == 1:
             self._holding.line = weakref.ref(self)
 
     def _give_back(self, size: int) -> None:
         if size and not self._closed and self._holding.live:
+            self._be_found()
             self._rounds.books.ledger.release(self._holding, self, size)
-            self._got_credit()
+
+    def _give_back_last(self, size: int) -> None:
+        """`_give_back` for who has done `_keep_line`: no call follows on the change of the books."""
+        if not self._closed and self._holding.live:
+            self._rounds.books.ledger.release(self._holding, self, size)
 
     def _give_back_late(self, size: int) -> None:
         if size and not self._closed and self._holding.live:

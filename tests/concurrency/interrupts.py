@@ -25,8 +25,10 @@ class InterruptAt:
         self._package = package
 
     def __enter__(self) -> "InterruptAt":
-        sys.settrace(self._trace)
-        sys.setprofile(self._profile)
+        # The interpreter calls these without holding them, and the first may come to an end while it runs.
+        self._kept = self._trace, self._profile
+        sys.settrace(self._kept[0])
+        sys.setprofile(self._kept[1])
         return self
 
     def __exit__(

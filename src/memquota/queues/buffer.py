@@ -6,17 +6,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from math import inf, nan
-from operator import itemgetter
-from threading import Event, Thread
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from memquota._books import closed_error
 from memquota._core.events import CloseReason
-from memquota._core.holdings import CreditLine
+from memquota._core.holdings import CreditLine, Receipt
 from memquota._core.ledger import IdleLedger
 from memquota.account import Account
 from memquota.clock import Clock, processor_time
@@ -24,10 +21,11 @@ from memquota.errors import UsageError, UsageTypeError, UsageValueError
 from memquota.observe.log import log_callback_failure
 from memquota.participant import Reclaimed, ReclaimRequest
 from memquota.participation import Participation
+from memquota.queues._freeing import PIECE, SLICE, in_thread, let_go
 from memquota.queues.costs import Cost
 from memquota.sizes import format_size, parse_size
 
-__all__ = ["Buffer", "OnReclaim", "QueueStatistics"]
+__all__ = ["Buffer", "Entry", "OnReclaim", "QueueStatistics"]
 
 T = TypeVar("T")
 
@@ -38,17 +36,12 @@ OnReclaim: TypeAlias = Literal["collapse", "drop_oldest"]
 #: that came before it since the buffer was empty.
 Entry: TypeAlias = "tuple[Any, ...]"
 
-#: Items that are dropped in one move of the books, or freed in one go: far below 1 ms.
-_PIECE: Final = 256
-#: How long dropping and freeing hold up a thread, or an event loop, at a stretch, in seconds.
-_SLICE: Final = 0.003
 #: The part of what is wanted that is dropped at least, however long it takes: less, twice in a row, is a collapse.
 _LEAST_PART: Final = 64
 #: As good as no bound on the number of items. Small enough for the interpreter's fast integers.
 _UNBOUNDED: Final = 2**29
 #: A handle without credit, for who has to take the long way.
 _NOBODY: Final = CreditLine()
-_cost_of_entry: Final = itemgetter(1)
 
 
 class _Never:
@@ -79,15 +72,17 @@ class QueueStatistics:
 class Buffer(Generic[T]):
     """Base of the queues: their items on an account's books, and their participant.
 
-    Claim and enqueue are one operation, as are release and dequeue: in between, no signal handler, finalizer or other
-    thread that respects the owner finds them apart. The queues write them out where each call counts, in this order:
+    Claim and enqueue are one operation, as are release and dequeue: no signal handler, finalizer or other thread finds
+    them apart. The interpreter lets those run when a function begins, when a call returns and when a loop goes round.
+    So what belongs together stands together, with nothing of that kind in between:
 
     1. what may run anybody's code comes first: the cost function, the clock, whatever allocates;
     2. then `_items` is fetched, and only then looked whether the queue is over: who ends it does so in the other order,
        so that nothing goes into a queue that has ended;
-    3. then there is no call between the credit's way down and the entry's way in, nor between an entry's way out and
-       the credit's way up. An exception from outside that comes between them all the same (MemoryError, or Ctrl-C in
-       the very call that takes an entry out) is followed by `_interrupted`.
+    3. an item goes in by the very call after which its bytes are claimed, and comes out by no call at all (`del`).
+
+    The short ways live on the credit of the participation. The long ways do the same in one move of the books. What is
+    claimed and not inside because an exception from outside came is noted, and released with the next move.
 
     Threads:
         One owner: the thread of its event loop, or whoever holds the queue's lock. The tracker calls `oldest_data`,
@@ -104,16 +99,17 @@ class Buffer(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_account",
+        "_books",
         "_bounded",
-        "_claiming",
+        "_claimed",
         "_clock",
         "_cost",
         "_dropped_bytes",
         "_dropped_items",
         "_drops",
         "_farewell",
+        "_in_rounds",
         "_items",
-        "_leaving",
         "_limit",
         "_max_bytes",
         "_max_items",
@@ -121,9 +117,12 @@ class Buffer(Generic[T]):
         "_on_drop",
         "_out",
         "_over",
+        "_owed",
         "_part",
         "_plain",
-        "_torn",
+        "_receipt",
+        "_reported_bytes",
+        "_reported_items",
         "_unfinished",
         "_weighs",
     )
@@ -151,9 +150,8 @@ class Buffer(Generic[T]):
         rounds = account._rounds
         # Entries, oldest first.
         self._items: deque[Entry] = deque()
-        # What was given up and is still claimed.
-        self._leaving: deque[Entry] = deque()
         self._account = account
+        self._books = rounds.books
         self._clock: Clock = account.tracker.clock
         self._cost = cost
         # The type whose items cost their length.
@@ -168,16 +166,22 @@ class Buffer(Generic[T]):
         self._on_collapse = on_collapse
         # Items that came in, less those that were said to be done.
         self._unfinished = 0
-        # Changed under the lock of the books.
+        # What "drop_oldest" dropped, and what of that was told. And what it took out that is still claimed. These and
+        # the next are changed under the lock of the books.
         self._dropped_items = 0
         self._dropped_bytes = 0
+        self._reported_items = 0
+        self._reported_bytes = 0
+        self._owed = 0
+        # The size of the last claim of the long way, and whether it is booked while its item is not inside.
+        self._claimed = 0
+        self._receipt = Receipt()
+        # Entries whose puts run rounds: by their ids, until the end of the queue finds them inside.
+        self._in_rounds: dict[int, Entry] = {}
         # Why it is over; None while it is not.
         self._over: CloseReason | None = None
-        # Whether the books may say too much after an interruption; and puts that have claimed and are not inside yet,
-        # which a recount would not find.
-        self._torn = False
-        self._claiming = 0
         self._part: Participation = account.register_participant(self)
+        self._part._keep_line()
         # What the short ways look at: whether a put has to look first, at how many items it takes the long way, and the
         # credit that a get may use.
         self._bounded = True
@@ -200,9 +204,13 @@ class Buffer(Generic[T]):
 
     # --- for the queues, which own it ---------------------------------------------------------------------------------
 
+    def _lets_nothing_in(self) -> bool:
+        """Whether it was ended by its users. Queues say how."""
+        return False
+
     def _needs_care(self) -> bool:
         """Whether every put has to take the long way just now. Queues add their own reasons."""
-        return self._over is not None or self._torn or self._weighs
+        return self._over is not None or self._weighs or self._lets_nothing_in()
 
     def _needs_room(self) -> bool:
         """Whether somebody waits for an item to leave, so that every get has to take the long way."""
@@ -212,14 +220,12 @@ class Buffer(Generic[T]):
         """Let everybody who waits look again. Any thread."""
 
     def _adjust(self) -> None:
-        """Decide anew who may take the short ways. After every change of what the two questions above ask."""
+        """Decide anew who may take the short ways. After every change of what the questions above ask."""
         most = min(_UNBOUNDED, self._max_items)
-        if self._needs_care():
-            self._limit, self._bounded = 0, True
-        else:
+        if not self._needs_care():
             self._limit, self._bounded = int(most), most < _UNBOUNDED
-            if self._over is not None:  # by another thread, meanwhile
-                self._limit, self._bounded = 0, True
+        if self._needs_care():  # or does, meanwhile, by another thread or a signal handler
+            self._limit, self._bounded = 0, True
         self._out = _NOBODY if self._needs_room() else self._part
 
     def _check_over(self) -> None:
@@ -261,65 +267,104 @@ class Buffer(Generic[T]):
             return item, cost, now, 0, 0.0
         return item, cost, now, last[3] + last[1], last[4] + last[1] * last[2]
 
-    def _took(self, entry: Entry) -> None:
-        """Release what was taken out, where its credit has no room for it. With no lock held."""
-        self._part.release(entry[1])
-
-    def _not_put(self, items: deque[Entry], entry: Entry) -> None:
-        """An exception from outside interrupted a put that had been counted, before or after the entry went in."""
-        if not (items and items[-1] is entry):
+    def _not_put(self, cost: int, error: MemoryError) -> None:
+        """The call that was to take an item in has failed, if nobody else raised that in a signal handler."""
+        if error.__traceback__ is None or error.__traceback__.tb_next is None:
+            self._part._credit += cost
             self._unfinished -= 1
-        self._interrupted()
 
-    def _not_got(self, entry: Entry, error: BaseException) -> None:
-        """An exception from outside interrupted a get after the entry came out: undo it if that can still be.
+    # The long ways, under the lock of the books.
+
+    def _come_in(self, item: T, cost: int, now: float) -> Entry | Literal[False] | None:
+        """Claim and take in an item.
+
+        Returns:
+            False when it did not go in: there is no room, or the queue was ended. Its entry when a limit is passed now:
+            `_relieve` has to follow.
+        """
+        self._settle()
+        if self._lets_nothing_in() or not self._fits(cost):
+            return False
+        entry = self._entry(item, cost, now)
+        came_in = (entry,)
+        items = self._items
+        self._claimed = cost
+        strained = self._part._book(cost, now, self._receipt)
+        # No call, which a signal handler might follow.
+        items += came_in
+        self._receipt.booked = False
+        self._unfinished += 1
+        if not strained and self._account._rounds.round is None:
+            return None
+        self._in_rounds[id(entry)] = entry
+        return entry
+
+    def _go_out(self) -> Entry | None:
+        """Take out and release the oldest item; None when there is none, or the queue is over."""
+        self._settle()
+        items = self._items
+        if not items or not self._part._holding.live:
+            return None
+        entry = items[0]
+        self._part._give_back_last(entry[1])
+        del items[0]
+        return entry
+
+    def _settle(self) -> None:
+        """Release what an exception from outside left claimed. By any thread."""
+        if self._receipt.booked:
+            self._owed += self._claimed
+            self._receipt.booked = False
+        if self._owed:
+            self._part._give_back_late(self._owed)
+            self._owed = 0
+
+    # And with no lock held.
+
+    def _relieve(self, entry: Entry) -> None:
+        """Have the round run that is due after an item came in.
 
         Raises:
-            BaseException: The error. Where it is one of our own surroundings (MemoryError) and the bytes are released
-                already, nothing: then the get has succeeded.
+            MemoryReclaimed: It took the queue, and the item.
         """
-        self._interrupted(entry)
-        if not isinstance(error, Exception) or (self._items and self._items[0] is entry):
-            raise error
-
-    def _interrupted(self, entry: Entry | None = None) -> None:
-        """An exception from outside came between the books and the items: let the books say what is inside.
-
-        Args:
-            entry: Came out, and goes back where the books say that its bytes are still claimed.
-        """
-        self._tear()
-        self._mend(entry)
-
-    def _tear(self) -> None:
-        """Let the next put recount."""
-        self._torn = True
-        self._limit, self._bounded = 0, True
-
-    def _mend(self, entry: Entry | None = None) -> None:
-        """Recount after an interruption; where that cannot be now, the next put does it. Never raises UsageError."""
-        if self._claiming:
-            return
-        books = self._account._rounds.books
+        lost = False
         try:
-            books.enter_quietly(self._recount, entry)
-        except UsageError:  # in the middle of a move of this very thread
-            return
-        self._torn = False
-        self._adjust()
-        self._free_detached()
-        self._wake_everybody()  # the interrupted call may have been about to
+            self._account._rounds.relieve(self._part._holding)
+            if not self._part._holding.live:
+                # The end takes out what it finds inside; nobody else gets anything any more.
+                lost = _is_inside(entry, self._items) or id(entry) not in self._in_rounds
+        except MemoryError:  # the item is inside all the same: the next claim goes on with the round
+            pass
+        finally:
+            self._in_rounds.pop(id(entry), None)
+        if lost:
+            self._check_over()
 
-    def _recount(self, entry: Entry | None) -> None:
-        # Lock: that of the books is held, under which others drop items.
-        part = self._part
-        if part._holding.live and not part._closed:
-            excess = part._in_use() - sum(map(_cost_of_entry, chain(self._items, self._leaving)))
-            if entry is not None and excess >= entry[1]:
-                excess -= entry[1]
-                self._items.appendleft(entry)
-            if excess > 0:
-                part._give_back_late(excess)
+    def _interrupted(self) -> None:
+        """An exception from outside came into a long way: finish what it left, and wake whom it was to wake."""
+        self._books.soon(self._settle)
+        self._wake_everybody()
+
+    def _give_up(self) -> None:
+        """Give up what is inside, which counts as done. Only when nothing can come in any more."""
+        gone: list[deque[Entry]] = [deque()]
+        try:
+            self._books.enter(self._take_all, gone)
+        except UsageError:  # a signal handler or a finalizer in the middle of a move of this very thread
+            in_thread(self._give_up)
+            return
+        let_go(gone.pop())
+
+    def _take_all(self, gone: list[deque[Entry]]) -> None:
+        # Lock: that of the books is held.
+        self._settle()
+        items, part, empty = self._items, self._part, gone[0]
+        part._stop_short_ways()  # which puts cannot take any more
+        count = len(items)
+        part._give_back_late(part._in_use())
+        self._items = empty
+        self._unfinished -= count
+        gone[0] = items
 
     def _retire(self) -> None:
         """Nobody can use it any more: leave the account."""
@@ -327,39 +372,13 @@ class Buffer(Generic[T]):
         farewell, self._farewell = self._farewell, None
         if farewell is not None:
             farewell()
-            self._account._rounds.books.settle()
+            self._books.settle()
 
     def _statistics(self, putting: int, getting: int) -> QueueStatistics:
         """The queue in numbers, with how many wait."""
         return QueueStatistics(
             len(self._items), self._size(), self._dropped_items, self._dropped_bytes, putting, getting
         )
-
-    def _detach(self) -> None:
-        """Give up what is inside, which counts as done. `_free_detached` has to follow, without a lock."""
-        empty: deque[Entry] = deque()
-        count = len(self._items)
-        if self._leaving:
-            self._items.extendleft(reversed(self._leaving))
-        self._leaving, self._items = self._items, empty
-        self._unfinished -= count
-
-    def _free_detached(self) -> None:
-        """Free what was given up, and release it as it goes."""
-        try:
-            if self._leaving:
-                _let_go(self._take_leaving)
-        except BaseException:
-            self._tear()
-            raise
-
-    def _take_leaving(self, gone: list[Entry]) -> None:
-        self._account._rounds.books.enter(self._release_leaving, gone)
-
-    def _release_leaving(self, gone: list[Entry]) -> None:
-        # Lock: that of the books is held, so that no recount comes between the items and their bytes.
-        _move_some(self._leaving, gone)
-        self._part._give_back_late(sum(map(_cost_of_entry, gone)))
 
     # --- for the tracker ----------------------------------------------------------------------------------------------
 
@@ -388,61 +407,53 @@ class Buffer(Generic[T]):
         if not self._drops:
             return Reclaimed.COLLAPSING
         wanted = request.bytes_wanted
-        freed = count = 0
+        before = self._dropped_bytes
         started = processor_time()
         try:
-            while freed < wanted:
-                # What is dropped is freed right here, after each piece, with no lock held.
-                items, size = self._drop(wanted - freed, request.newest_to_discard)
-                if not items:
-                    break
-                freed += size
-                count += items
-                if processor_time() - started > _SLICE and freed * _LEAST_PART >= wanted:
+            while (freed := self._dropped_bytes - before) < wanted:
+                if freed * _LEAST_PART >= wanted and processor_time() - started > SLICE:
                     break  # it will be asked again, for the rest
+                gone: list[Entry] = []  # the piece before is freed here, with no lock held
+                self._books.enter(self._drop, gone, wanted - freed, request.newest_to_discard)
+                if not gone:
+                    break
+        except BaseException:
+            self._books.soon(self._settle)
+            raise
         finally:
-            if count:
-                self._dropped(count, freed)
+            self._report()
         return Reclaimed.PARTIAL
 
-    def _drop(self, wanted: int, newest: float) -> tuple[int, int]:
-        """Drop a few items, but none that came after `newest`. Returns how many, and what they cost."""
-        gone: list[Entry] = []
-        books = self._account._rounds.books
-        counted = self._dropped_items
-        try:
-            books.enter(self._take_out, gone, wanted, newest)
-        except BaseException:
-            if gone and self._dropped_items == counted:
-                books.enter(self._account_for, gone)
-            elif gone:  # perhaps not released
-                self._tear()
-            raise
-        return len(gone), sum(map(_cost_of_entry, gone))
-
-    def _take_out(self, gone: list[Entry], wanted: int, newest: float) -> None:
-        # Lock: that of the books is held, so that no recount comes between the items and their bytes.
+    def _drop(self, gone: list[Entry], wanted: int, newest: float) -> None:
+        """Drop a few items, but none that came after `newest`."""
+        # Lock: that of the books is held.
         items = self._items
-        size = 0
-        while size < wanted and len(gone) < _PIECE:
-            try:
-                if items[0][2] > newest:
+        try:
+            while wanted > 0 and items and len(gone) < PIECE and self._part._holding.live:
+                try:
+                    entry = items[0]
+                except IndexError:  # the owner was faster
                     break
-                entry = items.popleft()
-            except IndexError:  # empty, or the owner was faster
-                break
-            gone.append(entry)
-            size += entry[1]
-        self._account_for(gone)
+                if entry[2] > newest:
+                    break
+                cost = entry[1]
+                del items[0]
+                self._owed += cost
+                self._dropped_items += 1
+                self._dropped_bytes += cost
+                wanted -= cost
+                gone.append(entry)
+        finally:
+            self._settle()
 
-    def _account_for(self, gone: list[Entry]) -> None:
-        count = len(gone)
-        size = sum(map(_cost_of_entry, gone))
-        self._dropped_items += count
-        self._dropped_bytes += size
-        self._part._give_back_late(size)
-
-    def _dropped(self, items: int, size: int) -> None:
+    def _report(self) -> None:
+        """Tell what was dropped."""
+        items = self._dropped_items - self._reported_items
+        size = self._dropped_bytes - self._reported_bytes
+        if not items:
+            return
+        self._reported_items += items
+        self._reported_bytes += size
         self._wake_everybody()
         if self._on_drop is not None:
             try:
@@ -451,11 +462,12 @@ class Buffer(Generic[T]):
                 log_callback_failure("on_drop", self._account.name)
 
     def _end(self, reason: CloseReason) -> None:
-        """The account is closed. In the thread that closed it, with no lock held."""
-        if self._over is not None:
-            return
+        """The account is closed: drop what is inside, and tell. By any thread, with no lock held."""
         self._over = reason
         self._limit, self._bounded = 0, True
+        for key, entry in tuple(self._in_rounds.items()):
+            if _is_inside(entry, self._items):
+                self._in_rounds.pop(key, None)
         items, self._items = self._items, deque()
         self._wake_everybody()
         if self._on_collapse is not None:
@@ -463,45 +475,17 @@ class Buffer(Generic[T]):
                 self._on_collapse(reason)
             except Exception:
                 log_callback_failure("on_collapse", self._account.name)
-        _let_go(partial(_move_some, items))
+        let_go(items)
 
 
-# --- freeing ----------------------------------------------------------------------------------------------------------
-
-
-def _let_go(take: Callable[[list[Entry]], object]) -> None:
-    """Free the items that `take` puts into a list: at once if that is quick, the rest in a thread of its own."""
-    started = processor_time()
+def _is_inside(entry: Entry, items: deque[Entry]) -> bool:
+    """Whether that very entry is there. It came in a moment ago: looks at what came since."""
     try:
-        while _free_some(take):
-            if processor_time() - started > _SLICE:
-                break
-        else:
-            return
-    except UsageError:  # a finalizer in the middle of a move of this very thread: what is to be released has to wait
+        for each in reversed(items):
+            if each is entry:
+                return True
+            if each[2] < entry[2]:
+                return False
+    except RuntimeError:  # the end of the queue frees them already
         pass
-    try:
-        Thread(target=_free_slowly, args=(take,), name="memquota-free", daemon=True).start()
-    except RuntimeError:  # no more threads, or the interpreter ends
-        while _free_some(take):
-            pass
-
-
-def _free_slowly(take: Callable[[list[Entry]], object]) -> None:
-    breath = Event()
-    while _free_some(take):
-        breath.wait(0.0002)  # others run
-
-
-def _free_some(take: Callable[[list[Entry]], object]) -> bool:
-    gone: list[Entry] = []
-    take(gone)
-    return bool(gone)
-
-
-def _move_some(items: deque[Entry], gone: list[Entry]) -> None:
-    try:
-        for _ in range(_PIECE):
-            gone.append(items.popleft())  # noqa: PERF401  # may end in the middle
-    except IndexError:
-        pass
+    return False

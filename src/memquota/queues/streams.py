@@ -128,8 +128,8 @@ class Stream(TaskBuffer[T]):
     def _fits(self, cost: int) -> bool:
         return super()._fits(cost) or len(self._items) < len(self._getters.waiters)
 
-    def _needs_care(self) -> bool:
-        return super()._needs_care() or not self._receivers
+    def _lets_nothing_in(self) -> bool:
+        return not self._receivers
 
     def _check_put(self) -> None:
         self._check_over()
@@ -141,11 +141,13 @@ class Stream(TaskBuffer[T]):
         first = self._putters.first()
         if first is None or first.offer is None:
             raise WouldBlock
-        self._putters.waiters.remove(first)
-        first.taken = True
         item: T = first.offer[0]
-        first.wake()
-        self._adjust()
+        first.taken = True
+        try:
+            self._putters.waiters.remove(first)
+            self._adjust()
+        finally:
+            first.wake()
         return item
 
     def _close_sender(self, end: int) -> None:
@@ -160,8 +162,7 @@ class Stream(TaskBuffer[T]):
         self._getters.wake_all()
         if not self._receivers:
             self._limit, self._bounded = 0, True
-            self._detach()
-            self._free_detached()
+            self._give_up()
             self._putters.wake_all()
             self._close_if_unused()
 
@@ -207,11 +208,11 @@ class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
             if not shared._put_carefully(item, cost):
                 raise WouldBlock
             return
+        part._credit = left
         try:
-            part._credit = left
             items.append(entry)
-        except BaseException:
-            shared._interrupted()
+        except MemoryError as error:
+            shared._not_put(cost, error)
             raise
 
     async def send(self, item: T_contra) -> None:
@@ -224,10 +225,14 @@ class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
         self._check()
         shared = self._shared
         cost = cost_of(item, shared._cost)
-        if not shared._put_carefully(item, cost) and await shared._putters.turn(
-            lambda: shared._fits(cost), self._check, shared._adjust, self, (item,)
-        ):
-            shared._take_in(item, cost)
+        inside = shared._put_carefully(item, cost)
+        again = False
+        while not inside:
+            turn = shared._putters.turn(
+                lambda: shared._fits(cost), self._check, shared._adjust, self, (item,), first=again
+            )
+            inside = not await turn or shared._take_in(item, cost)
+            again = True
 
     def _check(self) -> None:
         if self._closed:
@@ -301,25 +306,25 @@ class QuotaReceiveStream(ObjectReceiveStream[T_co], Generic[T_co]):
         if self._closed:
             raise ClosedResourceError
         shared = self._shared
+        # See Buffer for the order of these steps.
+        items = shared._items
+        line = shared._out
         try:
-            entry = shared._items.popleft()
+            entry = items[0]
         except IndexError:
+            found = None
+        else:
+            credit = line._credit + entry[1]
+            if credit <= line._cap:
+                del items[0]
+                line._credit = credit
+                item: T_co = entry[0]
+                return item
+            found = shared._take_out()
+        if found is None:
             self._check()
             return shared._receive_from_waiting()
-        except BaseException:
-            shared._interrupted()
-            raise
-        try:
-            line = shared._out
-            credit = line._credit + entry[1]
-            if credit > line._cap:
-                shared._took(entry)
-            else:
-                line._credit = credit
-        except BaseException as error:
-            shared._not_got(entry, error)
-        item: T_co = entry[0]
-        return item
+        return found[0]  # type: ignore[no-any-return]
 
     async def receive(self) -> T_co:
         """Receive the oldest item, after those who wait already. Errors as for `receive_nowait`, but for WouldBlock.

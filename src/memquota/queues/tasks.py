@@ -47,43 +47,41 @@ class TaskBuffer(Buffer[T]):
 
     def _put_carefully(self, item: T, cost: int) -> bool:
         """Put where something has to be looked at first, or where credit is short. False: it has to wait."""
-        if self._torn:
-            self._mend()
         self._check_put()
         self._check_cost(cost)
-        if self._putters.waiters or not self._fits(cost):
+        return not self._putters.waiters and self._fits(cost) and self._take_in(item, cost)
+
+    def _take_in(self, item: T, cost: int) -> bool:
+        """Take in an item that may go in, and wake who waits for it. False: it may not any more."""
+        now = self._clock()
+        try:
+            entry = self._books.enter(self._come_in, item, cost, now)
+            if entry is not False and self._getters.waiters:
+                self._getters.wake()
+        except MemoryQuotaError:
+            raise
+        except BaseException:
+            self._interrupted()
+            raise
+        if entry is False:  # a signal handler or finalizer was faster
+            self._check_put()
             return False
-        self._take_in(item, cost)
+        if entry is not None:
+            self._relieve(entry)
         return True
 
-    def _take_in(self, item: T, cost: int) -> None:
-        """Claim and take in an item that may go in, and wake who waits for it."""
-        items = self._items
-        entry: Entry | None = None
-        self._claiming += 1
+    def _take_out(self) -> Entry | None:
+        """Take out the oldest item where credit has no room for its cost, or somebody waits for room."""
         try:
-            self._part.claim(cost)
-            self._check_put()  # others' code may have run
-            entry = self._entry(item, cost, self._clock())
-            self._unfinished += 1
-            items.append(entry)
-        except BaseException as error:
-            if not isinstance(error, MemoryQuotaError):
-                self._torn = True
-                if entry is not None and not (items and items[-1] is entry):
-                    self._unfinished -= 1
+            entry = self._books.enter(self._go_out)
+            if entry is not None and self._putters.waiters:
+                self._putters.wake()
+        except MemoryQuotaError:
             raise
-        finally:
-            self._claiming -= 1
-            if self._torn:
-                self._interrupted()
-        if self._getters.waiters:
-            self._getters.wake()
-
-    def _took(self, entry: Entry) -> None:
-        super()._took(entry)
-        if self._putters.waiters:
-            self._putters.wake()
+        except BaseException:
+            self._interrupted()
+            raise
+        return entry
 
 
 @final
@@ -159,28 +157,31 @@ class AsyncQueue(TaskBuffer[T]):
             if not self._put_carefully(item, cost):
                 raise asyncio.QueueFull
             return
+        part._credit = left
+        self._unfinished += 1
         try:
-            part._credit = left
-            self._unfinished += 1
             items.append(entry)
-        except BaseException:
-            self._not_put(items, entry)
+        except MemoryError as error:
+            self._not_put(cost, error)
             raise
 
     async def put(self, item: T) -> None:
         """Put an item, after those who wait already. Errors as for `put_nowait`, but for QueueFull."""
         cost = cost_of(item, self._cost)
-        if not self._put_carefully(item, cost):
-            await self._putters.turn(lambda: self._fits(cost), self._check_put, self._adjust)
-            self._take_in(item, cost)
+        inside = self._put_carefully(item, cost)
+        again = False
+        while not inside:
+            await self._putters.turn(lambda: self._fits(cost), self._check_put, self._adjust, first=again)
+            inside = self._take_in(item, cost)
+            again = True
 
     def _check_put(self) -> None:
         self._check_over()
         if self._shut_down:
             raise QueueShutDown
 
-    def _needs_care(self) -> bool:
-        return self._shut_down or super()._needs_care()
+    def _lets_nothing_in(self) -> bool:
+        return self._shut_down
 
     # --- getting ------------------------------------------------------------------------------------------------------
 
@@ -192,25 +193,25 @@ class AsyncQueue(TaskBuffer[T]):
             QueueShutDown: There is none, and there will be none.
             MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
         """
+        # See Buffer for the order of these steps.
+        items = self._items
+        line = self._out
         try:
-            entry = self._items.popleft()
+            entry = items[0]
         except IndexError:
-            self._check_get()
-            raise asyncio.QueueEmpty from None
-        except BaseException:
-            self._interrupted()
-            raise
-        try:
-            line = self._out
+            found = None
+        else:
             credit = line._credit + entry[1]
-            if credit > line._cap:
-                self._took(entry)
-            else:
+            if credit <= line._cap:
+                del items[0]
                 line._credit = credit
-        except BaseException as error:
-            self._not_got(entry, error)
-        item: T = entry[0]
-        return item
+                item: T = entry[0]
+                return item
+            found = self._take_out()
+        if found is None:
+            self._check_get()
+            raise asyncio.QueueEmpty
+        return found[0]  # type: ignore[no-any-return]
 
     async def get(self) -> T:
         """Take out the oldest item, after those who wait already. Errors as for `get_nowait`, but for QueueEmpty."""
@@ -262,8 +263,7 @@ class AsyncQueue(TaskBuffer[T]):
         self._shut_down = True
         self._adjust()
         if immediate:
-            self._detach()
-            self._free_detached()
+            self._give_up()
         self._wake_everybody()
 
     def _wake_everybody(self) -> None:

@@ -96,7 +96,7 @@ class Queue(Buffer[T]):
         `cost` is called by `put`; `on_drop` and `on_collapse` by whoever runs the round. No lock is held.
     """
 
-    __slots__ = ("_books", "_getters", "_is_shutdown", "_lines", "_lock", "_maxsize", "_putters")
+    __slots__ = ("_getters", "_is_shutdown", "_lines", "_lock", "_maxsize", "_putters")
 
     def __init__(
         self,
@@ -114,7 +114,6 @@ class Queue(Buffer[T]):
         self._is_shutdown = False
         self._open_lines()
         super().__init__(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
-        self._books = account._rounds.books
         self._adjust()
         _all_queues.add(self)
 
@@ -157,64 +156,50 @@ class Queue(Buffer[T]):
                 not (self._bounded and (len(items) >= self._limit or items is not self._items))
                 and (left := part._credit - cost) >= 0
             ):
+                part._credit = left
+                self._unfinished += 1
                 try:
-                    part._credit = left
-                    self._unfinished += 1
                     items.append(entry)
-                except BaseException:
-                    self._not_put(items, entry)
+                except MemoryError as error:
+                    self._not_put(cost, error)
                     raise
                 return
-            if not self._put_carefully(entry, block, timeout):
-                return
-        part._relieve()
-        self._check_over()
+            came_in = self._put_carefully(item, cost, block, timeout)
+        self._books.deliver()
+        if came_in is not None:
+            self._relieve(came_in)
 
     def put_nowait(self, item: T) -> None:
         """`put` without waiting."""
         self.put(item, block=False)
 
-    def _put_carefully(self, entry: Entry, block: bool, timeout: float | None) -> bool:
-        """Put where something has to be looked at first, or where credit is short. Whether the books were entered."""
+    def _put_carefully(self, item: T, cost: int, block: bool, timeout: float | None) -> Entry | None:
+        """Put where something has to be looked at first, or where credit is short. Its entry where a round is due."""
         # Lock: held.
-        item, cost, now = entry
-        if self._torn:
-            self._mend()
+        until = None if timeout is None else monotonic() + timeout
         self._check_put()
         self._check_cost(cost)
-        if self._putters or not self._fits(cost):
-            if not block:
-                raise queue.Full
-            if not self._lines.turn(self._putters, lambda: self._fits(cost), self._check_put, self._adjust, timeout):
-                raise queue.Full
-        entry = self._entry(item, cost, now)
-        entered = False
-        items = self._items
-        part = self._part
-        try:
-            left = part._credit - cost
-            if left >= 0:
-                part._credit = left
-            else:
-                entered = True
-                part._claim_quietly(cost)
-        except MemoryQuotaError:
-            raise
-        except BaseException:
-            self._interrupted()
-            raise
-        if items is not self._items:  # a signal handler or finalizer of this thread shut the queue down meanwhile
-            self._interrupted()
-            self._check_put()
-        try:
-            self._unfinished += 1
-            items.append(entry)
-            if self._getters:
-                self._getters[0].notify()
-        except BaseException:
-            self._not_put(items, entry)
-            raise
-        return entered
+        wait = bool(self._putters) or not self._fits(cost)
+        while True:
+            if wait:
+                left = None if until is None else until - monotonic()
+                if not block or not self._lines.turn(
+                    self._putters, lambda: self._fits(cost), self._check_put, self._adjust, left
+                ):
+                    raise queue.Full
+            try:
+                entry = self._books.enter_quietly(self._come_in, item, cost, self._clock())
+                if entry is not False:
+                    if self._getters:
+                        self._getters[0].notify()
+                    return entry
+            except MemoryQuotaError:
+                raise
+            except BaseException:
+                self._interrupted()
+                raise
+            self._check_put()  # a signal handler or finalizer of this thread was faster
+            wait = True
 
     def _check_put(self) -> None:
         self._check_over()
@@ -246,53 +231,55 @@ class Queue(Buffer[T]):
         if self._books._inside:
             self._refuse_inside()
         item: T
+        # See Buffer for the order of these steps.
         with self._lock:
-            try:
-                entry = self._items.popleft() if not self._getters else None
-            except IndexError:
-                entry = None
-            except BaseException:
-                self._interrupted()
-                raise
-            if entry is None:
-                entry = self._wait_for_item(block, timeout)
-            item = entry[0]
-            try:
-                line = self._out
-                credit = line._credit + entry[1]
-                if credit <= line._cap:
-                    line._credit = credit
-                    return item
-                self._part._release_quietly(entry[1])
-                if self._putters:
-                    self._putters[0].notify()
-            except BaseException as error:
-                self._not_got(entry, error)
-        self._part._relieve()
+            items = self._items
+            line = self._out
+            if not self._getters and items:
+                try:
+                    entry = items[0]
+                    credit = line._credit + entry[1]
+                    if credit <= line._cap:
+                        del items[0]
+                        line._credit = credit
+                        item = entry[0]
+                        return item
+                except IndexError:  # dropped in this very moment, by another thread
+                    pass
+            item = self._get_carefully(block, timeout)[0]
+        self._books.deliver()
         return item
 
     def get_nowait(self) -> T:
         """`get` without waiting."""
         return self.get(block=False)
 
-    def _wait_for_item(self, block: bool, timeout: float | None) -> Entry:
+    def _get_carefully(self, block: bool, timeout: float | None) -> Entry:
+        """Get where there is nothing, others wait, or credit has no room."""
         # Lock: held.
         until = None if timeout is None else monotonic() + timeout
+        wait = bool(self._getters) or not self._items
         while True:
             self._check_get()
-            if block:
+            if wait and block:
                 left = None if until is None else until - monotonic()
                 if not self._lines.turn(self._getters, self._has_items, self._check_get, self._adjust, left):
                     raise queue.Empty
             try:
-                return self._items.popleft()
-            except IndexError:
-                if not block:
-                    raise queue.Empty from None
-                # Dropped in this very moment, by another thread.
+                entry = self._books.enter_quietly(self._go_out)
+                if entry is not None:
+                    if self._putters:
+                        self._putters[0].notify()
+                    return entry
+            except MemoryQuotaError:
+                raise
             except BaseException:
                 self._interrupted()
                 raise
+            if not block:
+                self._check_get()
+                raise queue.Empty
+            wait = True  # dropped in this very moment, by another thread
 
     def _has_items(self) -> bool:
         return bool(self._items)
@@ -345,9 +332,8 @@ class Queue(Buffer[T]):
         with self._lock:
             self._is_shutdown = True
             self._adjust()
-            if immediate:
-                self._detach()
-        self._free_detached()
+        if immediate:
+            self._give_up()
         self._wake_everybody()
 
     # --- looking ------------------------------------------------------------------------------------------------------
@@ -387,8 +373,11 @@ class Queue(Buffer[T]):
 
     # --- for the buffer -----------------------------------------------------------------------------------------------
 
+    def _lets_nothing_in(self) -> bool:
+        return self._is_shutdown
+
     def _needs_care(self) -> bool:
-        return self._is_shutdown or bool(self._getters) or bool(self._putters) or super()._needs_care()
+        return bool(self._getters) or bool(self._putters) or super()._needs_care()
 
     def _needs_room(self) -> bool:
         return bool(self._putters)
@@ -399,7 +388,6 @@ class Queue(Buffer[T]):
     def _after_fork(self) -> None:
         """In a child process: only the thread that forked goes on, and others may have been in the middle."""
         self._open_lines()
-        self._torn = True
         self._adjust()
 
 
