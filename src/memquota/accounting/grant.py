@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from attrs import field, frozen
 
-from memquota._quota import Share, effective_limit, share_of
+from memquota._quota import Share, effective_limit, provider_or_error, share_of
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.sizes import LARGEST_SIZE, format_size, parse_size
 
@@ -56,6 +56,8 @@ class Grant:
             raise UsageTypeError(f"slop must be a number, not {slop!r}")
         if not 0 <= slop < 1:  # nor NaN
             raise UsageValueError(f"slop must be at least 0 and below 1, not {slop!r}")
+        if provider is not None:
+            provider_or_error(provider)
         share = _share(limit)
         if share is None:
             size = parse_size(limit, what="limit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Lock
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from attrs import frozen
 
@@ -12,13 +12,11 @@ from memquota.account import Account
 from memquota.accounting import opening
 from memquota.accounting.bounds import Bounds, ComponentBounds, Specification, name_parts, specified
 from memquota.accounting.grant import Grant
+from memquota.accounting.groups import Group
 from memquota.accounting.report import Found, Report, report_of
 from memquota.accounting.verify import VerifiedBounds, verify
 from memquota.errors import UsageError, UsageTypeError
 from memquota.tracker import Tracker
-
-if TYPE_CHECKING:
-    from memquota.accounting.groups import Group
 
 __all__ = ["Component", "ComponentRegistry"]
 
@@ -227,11 +225,14 @@ class ComponentRegistry:
 
     def _group(self, name: str) -> Group:
         with self._lock:
+            node = self._find(name)
+        if node is not None and node.group is not None:
+            return node.group
+        group = Group(name)  # not under the lock: the first one may log
+        with self._lock:
             node = self._node(name.split("."))
             if node.group is None:
-                from memquota.accounting.groups import Group  # who only verifies needs none of it
-
-                node.group = Group(name)
+                node.group = group
             return node.group
 
 

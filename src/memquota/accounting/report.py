@@ -11,6 +11,7 @@ from attrs import asdict, frozen
 from memquota._core.drift import Drift
 from memquota.account import Account
 from memquota.accounting.bounds import Bounds, ComponentBounds
+from memquota.accounting.groups import Group
 from memquota.accounting.statistics import GroupStatistics
 from memquota.accounting.tables import Rows, indented, size_cell
 from memquota.clock import monotonic
@@ -20,8 +21,6 @@ from memquota.tracker import Tracker
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from memquota.accounting.groups import Group
 
 __all__ = ["ComponentReport", "Found", "Report", "TrackerReport", "report_of"]
 
@@ -249,7 +248,7 @@ def _component(declared: ComponentBounds, found: Mapping[str, Found]) -> Compone
         used = sum(of_accounts) if of_accounts else None
     else:
         used = None if known.account is None or known.account.closed else known.account.used
-    own = None if known.group is None else known.group.statistics()
+    own = None if known.group is None else _used_by(known.group)
     totals = [one for one in (own, *(below.total for below in components)) if one is not None]
     said = any(part.bounds is not None for part in declared.walk())
     return ComponentReport(
@@ -262,6 +261,11 @@ def _component(declared: ComponentBounds, found: Mapping[str, Found]) -> Compone
         total=reduce(GroupStatistics.merge, totals) if totals else None,
         components=components,
     )
+
+
+def _used_by(group: Group) -> GroupStatistics:
+    group.allocation_id  # noqa: B018  # numbers it: one that was never entered holds nothing, which is not unknown
+    return group.statistics()
 
 
 def _tracker(tracker: Tracker) -> TrackerReport:
