@@ -150,10 +150,6 @@ class Participation(CreditLine, Handle):
 
     # --- for our own queues, which claim under a lock of theirs -------------------------------------------------------
 
-    def _keep_line(self) -> None:
-        """Let the books find this handle for good. For an only handle."""
-        self._holding.line = weakref.ref(self)
-
     def _stop_short_ways(self) -> None:
         """Let the next release come to the books."""
         self._cap = NO_CREDIT - 1
@@ -174,17 +170,12 @@ class Participation(CreditLine, Handle):
 
     def _be_found(self) -> None:
         """Let the books find the handle that they may give credit now: before they do, as this may fail."""
-        if self._holding.line is None and self._holding.handles == 1:
+        if self._holding.line is None:
             self._holding.line = weakref.ref(self)
 
     def _give_back(self, size: int) -> None:
         if size and not self._closed and self._holding.live:
             self._be_found()
-            self._rounds.books.ledger.release(self._holding, self, size)
-
-    def _give_back_last(self, size: int) -> None:
-        """`_give_back` for who has done `_keep_line`: no call follows on the change of the books."""
-        if not self._closed and self._holding.live:
             self._rounds.books.ledger.release(self._holding, self, size)
 
     def _give_back_late(self, size: int) -> None:

@@ -181,7 +181,6 @@ class Buffer(Generic[T]):
         # Why it is over; None while it is not.
         self._over: CloseReason | None = None
         self._part: Participation = account.register_participant(self)
-        self._part._keep_line()
         # What the short ways look at: whether a put has to look first, at how many items it takes the long way, and the
         # credit that a get may use.
         self._bounded = True
@@ -306,7 +305,8 @@ class Buffer(Generic[T]):
         if not items or not self._part._holding.live:
             return None
         entry = items[0]
-        self._part._give_back_last(entry[1])
+        self._part._give_back(entry[1])
+        # No call, which a signal handler might follow.
         del items[0]
         return entry
 
