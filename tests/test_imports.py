@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("host",),
     ("observe.hooks observe.log observe.statistics",),
     ("_loops", "_ticker"),
+    ("_handles",),
     ("_books",),
     ("_ranking",),
     ("_rounds",),

@@ -12,109 +12,27 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from operator import index
 from threading import RLock, get_ident
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Final, TypeVar, TypeVarTuple
 
 from memquota._core.accounts import close_account
 from memquota._core.checks import rebuild
 from memquota._core.events import CloseKind, CloseReason, Event
 from memquota._core.graph import AccountNode
-from memquota._core.holdings import NO_CREDIT, CreditLine, Holding
 from memquota._core.ledger import Ledger
-from memquota._core.limits import LARGEST_SIZE
+from memquota._handles import ParticipantRef, Registration
 from memquota.clock import Clock
-from memquota.errors import (
-    AccountClosed,
-    MemoryQuotaError,
-    MemoryReclaimed,
-    ParticipationClosed,
-    TrackerClosed,
-    UsageError,
-    UsageTypeError,
-    UsageValueError,
-)
+from memquota.errors import MemoryQuotaError, UsageError
 from memquota.observe.hooks import Hooks
 from memquota.observe.log import log_callback_failure, log_event
 
-__all__ = ["Books", "Handle", "ParticipantRef", "Registration", "checked_size", "closed_error", "number_text"]
+__all__ = ["Books"]
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 #: Notes that are taken into the books in one hold of the lock: a few milliseconds.
 _DRAIN: Final = 256
-
-
-class Handle:
-    """Base of handles: they stand for a place in one process's books and cannot be copied."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> str:
-        raise TypeError(f"{type(self).__name__} handles cannot be copied or pickled")
-
-
-class Registration(Holding):
-    """The holding of a participation, with what the shell needs of its participant. All references are weak.
-
-    `participant` is None before there is one (`register_participant_with`), and when the participation is over.
-    """
-
-    __slots__ = ("known", "line", "participant", "reentrant")
-
-    def __init__(self, node: AccountNode) -> None:
-        super().__init__(node)
-        self.participant: ParticipantRef | None = None
-        # What was known of its age when it asked for another survey.
-        self.known: float | None = None
-        self.reentrant = False
-        # The handle that has credit, if one has.
-        self.line: weakref.ref[CreditLine] | None = None
-
-    def target(self) -> Any:
-        """The participant, or None when it is gone."""
-        return self.participant() if self.participant is not None else None
-
-    def last_age(self) -> float | None:
-        """What is known of its age without asking."""
-        if self.entry is not None and self.entry[1] == -inf and not self.surveyed_in:
-            return self.known
-        return self.entry[1] if self.entry is not None else None
-
-    def in_use(self) -> int:
-        """What is claimed and not in a handle as credit. Exact when its owner does nothing meanwhile."""
-        reference = self.line  # read once: another thread may take it away
-        line = reference() if reference is not None else None
-        # Where nothing is counted there is credit all the same, to keep the fast path.
-        return max(0, self.booked - (max(0, line._credit) if line is not None else 0))
-
-    def recall(self) -> None:
-        """Let the next release of the handle that has credit come to the books."""
-        reference = self.line
-        line = reference() if reference is not None else None
-        if line is not None:
-            line._cap = NO_CREDIT - 1
-
-    def cut(self) -> None:
-        """The holding is over: let the next call of the handle come to the books.
-
-        A claim under way in another thread may put its credit back once more; those bytes are written off already.
-        """
-        reference = self.line
-        line = reference() if reference is not None else None
-        if line is not None:
-            line._cap = NO_CREDIT - 1
-            line._credit = NO_CREDIT
-        self.participant = None
-        self.line = None
-
-
-class ParticipantRef(weakref.ref[Any]):
-    """The weak reference to a participant. When it dies, the reference itself is the note that says so."""
-
-    __slots__ = ("registration",)
-    registration: Registration
 
 
 class _Warn(Event):
@@ -135,47 +53,6 @@ class _Call(Event):
         self.callback = callback
         self.reason = reason
         self.account = account
-
-
-def checked_size(size: object, what: str) -> int:
-    """The argument of a claim or release as an int.
-
-    Raises:
-        UsageError: It is no integer, or a bool (also a TypeError); it is negative or above 2**62 (also a ValueError).
-    """
-    if type(size) is not int:
-        try:
-            if isinstance(size, bool | float):
-                raise TypeError
-            size = index(size)  # type: ignore[arg-type]  # says itself what it does not take
-        except TypeError:
-            raise UsageTypeError(f"{what} takes a number of bytes as an int, not {type(size).__name__}") from None
-    if size < 0:
-        raise UsageValueError(f"{what} of {number_text(size)} bytes: a size cannot be negative")
-    if size > LARGEST_SIZE:
-        raise UsageValueError(f"{what} of {number_text(size)} bytes: sizes above 2**62 are refused")
-    return size
-
-
-def number_text(number: int) -> str:
-    """An int for people, however large."""
-    if number.bit_length() <= 128:
-        return str(number)
-    return f"{'-' if number < 0 else ''}2**{number.bit_length() - 1} or more"
-
-
-def closed_error(node: AccountNode, holding: Holding | None = None) -> MemoryQuotaError:
-    """The error that tells why a claim cannot be: the account or the participation is over."""
-    reason = node.ended
-    if reason is not None:
-        if reason.kind is CloseKind.TRACKER_CLOSED:
-            return TrackerClosed(f"account {node.name!r}: {reason.text}")
-        if reason.kind.under_pressure:
-            text = f"account {node.name!r} gave up its memory: {reason.text}"
-            return MemoryReclaimed(text, reason=reason, when=reason.when)
-        return AccountClosed(f"account {node.name!r} is closed: {reason.text}")
-    why = holding.ended if holding is not None and holding.ended is not None else "closed"
-    return ParticipationClosed(f"participation in account {node.name!r} is over: {why}")
 
 
 _all_books: Final[weakref.WeakSet[Books]] = weakref.WeakSet()

@@ -6,11 +6,11 @@ from collections.abc import Coroutine
 from math import inf
 from typing import Any, TypeVar
 
-from memquota._books import Registration
 from memquota._core.holdings import Holding, OwnHolding
 from memquota._core.judgement import judge
 from memquota._core.plan import ReclaimPlan, plan
 from memquota._core.victims import Candidate
+from memquota._handles import Registration
 from memquota._ranking import Ranking
 from memquota._rounds import Rounds
 

@@ -6,11 +6,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from memquota._books import Books, Handle
+from memquota._books import Books
 from memquota._core.accounts import close_account
 from memquota._core.drift import AccountReconciled, Drift, DriftBand
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
+from memquota._handles import Handle
 from memquota._quota import Following, Quota, provider_or_error
 from memquota._rounds import Rounds
 from memquota._ticker import Ticker, checked_interval

@@ -8,9 +8,9 @@ from itertools import islice
 from math import inf
 from typing import Any, Final
 
-from memquota._books import number_text
 from memquota._core.holdings import Holding
 from memquota._core.victims import Candidate, Policy
+from memquota._handles import number_text
 from memquota.observe.log import log_callback_failure
 
 __all__ = ["Ranking", "name_of"]

@@ -10,13 +10,14 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from attrs import define, field
 
-from memquota._books import Books, Registration
+from memquota._books import Books
 from memquota._core.events import RoundEnded
 from memquota._core.graph import AccountNode
 from memquota._core.holdings import Holding
 from memquota._core.reclamation import Round, may_start
 from memquota._core.steps import Ask, Step, Survey
 from memquota._core.victims import Policy, oldest_data
+from memquota._handles import Registration
 from memquota._ranking import Ranking, name_of
 from memquota.clock import monotonic
 from memquota.errors import TrackerClosed, UsageError

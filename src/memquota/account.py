@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import CO_COROUTINE, iscoroutinefunction
-from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from memquota._books import (
-    Handle,
-    ParticipantRef,
-    Registration,
-    checked_size,
-    closed_error,
-)
 from memquota._core.accounts import add_parent, open_account, reconfigure
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
 from memquota._core.holdings import Receipt
 from memquota._core.limits import KEEP, Keep, Limits
+from memquota._handles import Handle, ParticipantRef, Registration, checked_size, closed_error, participant_ref
 from memquota._rounds import Rounds
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.observe.log import log_callback_failure
@@ -114,7 +106,8 @@ class Account(Handle):
                 tracker's reclaimer is not. Nothing was registered.
             AccountClosed: The account is closed.
         """
-        reference, registration = self._prepare(participant)
+        registration = Registration(self._node)
+        reference = self._refer(participant, registration)
         handle = self._rounds.books.enter(self._register, registration)
         registration.participant = reference
         return handle
@@ -131,7 +124,7 @@ class Account(Handle):
         handle = self._rounds.books.enter(self._register, registration)
         try:
             participant = make(handle)
-            registration.participant, _ = self._prepare(participant, registration)
+            registration.participant = self._refer(participant, registration)
         except BaseException:
             handle.destroy()
             raise
@@ -309,26 +302,10 @@ class Account(Handle):
         add_parent(self._rounds.books.ledger, self._node, parent._node)
         self._parents = parents
 
-    def _prepare(
-        self, participant: Any, registration: Registration | None = None
-    ) -> tuple[ParticipantRef, Registration]:
+    def _refer(self, participant: object, registration: Registration) -> ParticipantRef:
         # Lock: not held. Looks at a foreign object.
-        kind = type(participant).__name__
-        for method in ("oldest_data", "reclaim"):
-            if not callable(getattr(participant, method, None)):
-                raise UsageTypeError(f"a participant needs a method {method}; {kind} has none")
-        if not self._rounds.reclaimer.asynchronous and _is_coroutine_function(participant.reclaim):
-            raise UsageTypeError(f"{kind}.reclaim is a coroutine function: that takes a tracker with reclaimer='task'")
-        if registration is None:
-            registration = Registration(self._node)
-        registration.label = kind
-        registration.reentrant = getattr(participant, "reentrant", False) is True  # not whatever a proxy answers
-        try:
-            reference = ParticipantRef(participant, self._rounds.books.note)
-        except TypeError:
-            raise UsageTypeError(f"{kind} supports no weak references: give it a __weakref__ slot") from None
-        reference.registration = registration
-        return reference, registration
+        rounds = self._rounds
+        return participant_ref(participant, registration, rounds.books.note, awaited=rounds.reclaimer.asynchronous)
 
     def _register(self, registration: Registration) -> Participation:
         self._check_open()
@@ -371,12 +348,6 @@ class Account(Handle):
         callbacks = self._rounds.books.on_close.get(self._node, [])
         if callback in callbacks:
             callbacks.remove(callback)
-
-
-def _is_coroutine_function(function: object) -> bool:
-    # What `def` made says so itself. Asking `inspect` takes a third of a registration on Python 3.13.
-    code = getattr(function, "__code__", None)
-    return bool(code.co_flags & CO_COROUTINE) if isinstance(code, CodeType) else iscoroutinefunction(function)
 
 
 def checked_priority(priority: object) -> int:

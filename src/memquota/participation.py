@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import final
 
-from memquota._books import Handle, Registration, checked_size, closed_error
 from memquota._core.holdings import NO_CREDIT, CreditLine, Receipt
+from memquota._handles import Handle, Registration, checked_size, closed_error
 from memquota._rounds import Rounds
 
 __all__ = ["Participation"]

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 
 from memquota import clock
-from memquota._books import Handle
+from memquota._handles import Handle
 from memquota.accounting import _steps, allocations
 from memquota.accounting._follow import follow_block
 from memquota.accounting._steps import Frame, Tally, ThreadState, current, leave, resume, this_thread

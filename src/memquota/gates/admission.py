@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import WouldBlock
 
-from memquota._books import closed_error
 from memquota._core.events import CloseReason
 from memquota._core.holdings import PinnedHolding
 from memquota._core.limits import Keep
 from memquota._core.waiting_line import TicketState, WaitingLine
+from memquota._handles import closed_error
 from memquota._rounds import Demand
 from memquota.account import Account
 from memquota.errors import QuotaExceeded, size_text

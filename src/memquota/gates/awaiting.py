@@ -7,9 +7,9 @@ from sys import _getframe
 from types import TracebackType
 from typing import Any, Final, Self, cast, final, overload
 
-from memquota._books import Handle
 from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import TicketState
+from memquota._handles import Handle
 from memquota.account import Account
 from memquota.errors import UsageError
 from memquota.gates.admission import Admission

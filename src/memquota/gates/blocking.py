@@ -5,9 +5,9 @@ from __future__ import annotations
 from sys import _getframe
 from typing import Final, final
 
-from memquota._books import Handle
 from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import TicketState
+from memquota._handles import Handle
 from memquota.account import Account
 from memquota.clock import monotonic
 from memquota.gates.booking import book

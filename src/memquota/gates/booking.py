@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from memquota._books import Books, closed_error
+from memquota._books import Books
 from memquota._core.ledger import Ledger
 from memquota._core.waiting_line import TicketState
+from memquota._handles import closed_error
 from memquota.errors import UsageValueError
 
 if TYPE_CHECKING:

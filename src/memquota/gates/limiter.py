@@ -10,7 +10,7 @@ from typing import Any, Final, Self, cast, final
 
 from anyio import sleep
 
-from memquota._books import Handle
+from memquota._handles import Handle
 from memquota._ticker import Ticker, checked_interval
 from memquota.clock import monotonic
 from memquota.errors import UsageTypeError, UsageValueError

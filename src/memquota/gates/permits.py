@@ -6,9 +6,9 @@ import warnings
 from types import CodeType, FrameType, TracebackType
 from typing import Final, Self, TypeVar
 
-from memquota._books import Handle, checked_size
 from memquota._core.holdings import PinnedHolding
 from memquota._core.waiting_line import Ticket, TicketState
+from memquota._handles import Handle, checked_size
 from memquota.account import Account, checked_priority
 from memquota.errors import UsageTypeError, UsageValueError, size_text
 from memquota.gates.admission import Admission

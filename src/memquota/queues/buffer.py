@@ -11,10 +11,10 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from memquota._books import closed_error
 from memquota._core.events import CloseReason
 from memquota._core.holdings import CreditLine, Receipt
 from memquota._core.ledger import IdleLedger
+from memquota._handles import closed_error
 from memquota.account import Account
 from memquota.clock import Clock, processor_time
 from memquota.errors import UsageError, UsageTypeError, UsageValueError

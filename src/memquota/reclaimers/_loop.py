@@ -8,10 +8,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import define
 
-from memquota._books import Registration
 from memquota._core.holdings import Holding
 from memquota._core.steps import Ask, Offer, Survey, Wait
 from memquota._dry_run import ages_of, candidate_of
+from memquota._handles import Registration
 from memquota._rounds import Call, Rounds, Runner
 from memquota.clock import monotonic, processor_time
 from memquota.observe.log import log_callback_failure, log_participant
