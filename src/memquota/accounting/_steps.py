@@ -237,6 +237,7 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
         call, value = work.throw, _without_us(error)
     inner = frame
     state = tally = follower = None
+    # Once, as coroutines do: while this one waits, its task does, and nobody else has that context.
     token = current.set(frame.group)
     try:
         follower = follow()
@@ -293,14 +294,7 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
             try:
                 value = yield out
             except GeneratorExit:
-                here = this_thread()
-                _move(here, inner, frame)
-                below = here.top
-                resume(here, inner)
-                try:
-                    work.close()
-                finally:
-                    leave(here, below)
+                _close(work, frame, inner)
                 raise
             except BaseException as error:
                 call, value = work.throw, _without_us(error)
@@ -312,6 +306,18 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
             current.reset(token)
         except ValueError:
             pass  # it is closed somewhere else than it began
+
+
+def _close(work: Any, frame: Frame, inner: Frame) -> None:
+    """Close a coroutine that is suspended, wherever that happens."""
+    state = this_thread()
+    _move(state, inner, frame)
+    below = state.top
+    resume(state, inner)
+    try:
+        work.close()
+    finally:
+        leave(state, below)
 
 
 class MeasuredCoroutine:
