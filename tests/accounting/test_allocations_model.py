@@ -139,7 +139,9 @@ def concurrent_threads(seed: int, rounds: int = 3_000, threads: int = 4) -> None
             groups = [allocations.register(f"group {n}") for n in range(GROUPS)]
             with allocations.tracking():
                 programs = [Program(groups, [None] * PLACES) for _ in range(threads)]
-                workers = [threading.Thread(target=work, args=each) for each in zip(programs, range(threads))]
+                workers = [
+                    threading.Thread(target=work, args=each) for each in zip(programs, range(threads), strict=True)
+                ]
                 for worker in workers:
                     worker.start()
                 for worker in workers:

@@ -36,7 +36,8 @@ from memquota.errors import UsageError, UsageTypeError, UsageValueError
 _missing: ImportError | None
 _hooks: ModuleType | None
 try:
-    from memquota.accounting import _allocations
+    # `from … import` would not say whether it is missing or cannot be loaded.
+    import memquota.accounting._allocations as _allocations
 except ImportError as error:
     _hooks, _missing = None, error
 else:
@@ -68,6 +69,9 @@ _names: Final[dict[int, str]] = {}
 
 #: Numbers where there is no compiled part to give them out. Nobody looks at a single block there, so none comes back.
 _numbers: Final = count(1)
+
+#: Who may set `enter`; None: nobody is counting.
+_source: object = None
 
 _started = False
 
@@ -210,9 +214,12 @@ def start() -> None:
     global _started, enter  # noqa: PLW0603 - the process has one set of allocators
     if _hooks is None:
         raise UsageError(f"allocations cannot be counted: {why_not()}")
-    if enter is not None:
-        raise UsageError("allocations are being counted already")
-    _hooks.start()
+    claim_source(_hooks)
+    try:
+        _hooks.start()
+    except BaseException:
+        release_source(_hooks)
+        raise
     _started = True
     enter = _hooks.enter
 
@@ -220,9 +227,10 @@ def start() -> None:
 def stop() -> None:
     """Count no more; statistics stay as they are. Nothing happens when nothing was counted."""
     global enter  # noqa: PLW0603
-    if _hooks is not None and enter is _hooks.enter:
+    if _hooks is not None and running():
         enter = None
         _hooks.stop()
+        release_source(_hooks)
 
 
 @contextmanager
@@ -235,9 +243,28 @@ def tracking() -> Iterator[None]:
         stop()
 
 
+def claim_source(source: object) -> None:
+    """For sources: from now on this one sets `enter`.
+
+    Raises:
+        UsageError: Another one does, or the same already.
+    """
+    global _source  # noqa: PLW0603
+    if _source is not None:
+        raise UsageError("allocations are being counted already")
+    _source = source
+
+
+def release_source(source: object) -> None:
+    """For sources: this one does not set `enter` any more."""
+    global _source  # noqa: PLW0603
+    if _source is source:
+        _source = None
+
+
 def running() -> bool:
     """Whether the exact source is counting."""
-    return _hooks is not None and enter is _hooks.enter
+    return _hooks is not None and _source is _hooks
 
 
 def status() -> Status | None:
