@@ -4,6 +4,7 @@ A component declares what it needs and what it will not exceed (`Bounds`, in a `
 against what the process was given (`Grant`), and compared with what it claims, allocates and computes (`Report`).
 """
 
+from memquota.accounting import allocations
 from memquota.accounting.bounds import Bounded, Bounds, BoundsBuilder, ComponentBounds
 from memquota.accounting.expressions import Constant, Expression, Maximum, Minimum, Product, Setting, SizeOf, Sum
 from memquota.accounting.grant import Grant
@@ -42,6 +43,7 @@ __all__ = [
     "Sum",
     "TrackerReport",
     "VerifiedBounds",
+    "allocations",
     "detached",
     "group",
     "structure_size",

@@ -61,9 +61,10 @@ class Rows:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-        for place, name in enumerate(self.header):
-            table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+        table.add_column(self.header[0], overflow="fold", min_width=12)
+        for name in self.header[1:]:
+            table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))  # as Text: a name may contain what would be markup
         return table
