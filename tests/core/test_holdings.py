@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
-from memquota._core.holdings import NO_CREDIT, CreditLine, Holding, OwnHolding
+from memquota._core.holdings import NO_CREDIT, CreditLine, Holding, OwnHolding, Receipt
 
 
 def own() -> OwnHolding:
@@ -178,3 +178,37 @@ def test_own_claims_are_a_queue_of_bytes(moves: list[tuple[str, int, int]]) -> N
         assert holding.booked == held == sum(size for _, size in holding.claimed)
         assert holding.oldest() == (queue[0][0] if queue else None)
         assert holding.byte_seconds(now + 7.0) == area
+
+
+def test_a_new_handle_is_not_counted_yet() -> None:
+    assert CreditLine()._closed
+
+
+def test_a_handle_that_is_cut_takes_the_slow_path_for_everything() -> None:
+    line = CreditLine()
+    line._credit, line._cap = 500, 1000
+
+    line.cut()
+
+    assert (line._credit, line._cap) == (NO_CREDIT, NO_CREDIT - 1)
+
+
+def test_a_receipt_says_whether_a_claim_is_in_the_books() -> None:
+    holding, receipt = own(), Receipt()
+    assert not receipt.booked
+
+    holding.came(5, 1.0, receipt)
+
+    assert receipt.booked
+
+
+def test_rounding_is_forgotten_when_all_is_given_back() -> None:
+    holding = own()
+    for time in (0.1, 0.2, 0.3):
+        holding.came(1, time)
+    assert holding.moments != 0.0
+
+    holding.went(3)
+
+    assert 0.1 + 0.2 + 0.3 - 0.1 - 0.2 - 0.3 != 0.0
+    assert holding.moments == 0.0
