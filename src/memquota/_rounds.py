@@ -140,7 +140,8 @@ class Rounds:
     def run_by_hand(self, demand: Demand) -> RoundEnded | None:
         """Have a round run that was asked for by hand; see `Tracker.reclaim`."""
         runner = self.runner
-        if runner is not None and runner.thread == get_ident() and not self.reclaimer.asynchronous:
+        mine = runner is not None and not runner.left and runner.thread == get_ident()
+        if mine and not self.reclaimer.asynchronous:
             raise UsageError("a round cannot be asked for in the middle of a round")
         try:
             self.demands.append(demand)

@@ -12,7 +12,6 @@ from memquota import ReclaimRequest, UsageError
 from memquota.reclaimers import _loop
 from memquota.testing import assert_books_balance
 from tests.concurrency.interrupts import every_interrupt
-from tests.concurrency.support import InThread
 from tests.queues.points import at_every_point
 from tests.queues.worlds import COST, KINDS, World
 from tests.support.watchdog import run_isolated
@@ -40,12 +39,6 @@ _SOAK = os.environ.get("MEMQUOTA_TESTS") == "soak"
 _STEPS = {} if _SOAK else {"round": 97}
 
 
-def in_use(world: World) -> int:
-    """What the books say is claimed, without the credit that is out."""
-    books = world.tracker._books
-    return books.enter(lambda: sum(h.in_use() for node in books.ledger.accounts for h in node.live_holdings()))
-
-
 def interrupted(kind: str, mode: str, strict: bool, name: str) -> None:
     logging.disable()
     _loop._SLICE = float("inf")  # type: ignore[misc]  # tracing is slow, and a round that stops is another story
@@ -65,19 +58,16 @@ def interrupted(kind: str, mode: str, strict: bool, name: str) -> None:
 
 def survives(world: World) -> None:
     """The lock is free, and the books say what is inside or one item more; what comes later is counted as ever."""
-    assert InThread(world.tracker.statistics).result().limit == 1_000_000
-    if world.kind == "Queue":
-        assert InThread(world.queue.qsize).result() == world.queue.qsize()
-        assert InThread(world.queue.statistics).result().items == world.queue.qsize()
+    assert world.lock_is_free()
     assert_books_balance(world.tracker)
     for _ in range(3):
         inside = 0 if world.account.closed else world.buffer._statistics(0, 0).items * COST
-        assert inside <= in_use(world) <= inside + COST, f"{in_use(world)} claimed, {inside} inside"
+        assert inside <= world.in_use() <= inside + COST, f"{world.in_use()} claimed, {inside} inside"
         world.attempt(world.put)
         world.attempt(world.put)
         world.attempt(world.get)
     inside = len(world.inside()) * COST
-    assert in_use(world) <= COST
+    assert world.in_use() <= COST
     world.end()
     world.account.close()
     assert world.tracker.used == 0

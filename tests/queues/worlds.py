@@ -14,6 +14,7 @@ import anyio
 from memquota import AsyncQueue, Closed, Queue, QueueShutDown, ShutDown, Tracker, open_stream
 from memquota.queues import ENTRY_COST
 from memquota.testing import FakeClock, assert_books_balance
+from tests.concurrency.support import InThread
 from tests.contracts.queue_callers import until
 
 KINDS = ("Queue", "AsyncQueue", "stream")
@@ -110,6 +111,23 @@ class World:
             self.send.close()
         else:
             self.queue.shutdown(immediate=True)
+
+    def in_use(self) -> int:
+        """What the books say is claimed, without the credit that is out."""
+        books = self.tracker._books
+        return books.enter(lambda: sum(h.in_use() for node in books.ledger.accounts for h in node.live_holdings()))
+
+    def lock_is_free(self) -> bool:
+        """Whether another thread gets the locks of the queue and of the books."""
+
+        def look() -> bool:
+            if self.kind == "Queue":
+                if not self.queue._lock.acquire(timeout=5):
+                    return False
+                self.queue._lock.release()
+            return self.tracker.statistics().limit == 1_000_000
+
+        return InThread(look).result()
 
     def inside(self) -> list[int]:
         """The numbers that are inside, taken out."""
