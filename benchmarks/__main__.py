@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import asdict
 
-from benchmarks import accounts, allocations, gates, reclamation
+from benchmarks import accounts, allocations, gates, host, reclamation
 from benchmarks.harness import Row, machine, print_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "reclamation": reclamation.rows,
     "accounts": accounts.rows,
     "gates": gates.rows,
+    "host": host.rows,
     "allocations": allocations.rows,
 }
 
