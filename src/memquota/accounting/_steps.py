@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Generator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from memquota import clock
@@ -75,20 +75,22 @@ class Frame:
     Attributes:
         group: Which.
         tally: Where its time goes.
-        below: What the thread was in before. Only for with blocks: a coroutine finds another one with each step.
-        token: What takes the group out of the context again. Only for with blocks.
         followed: Whether its task's steps are seen, so that it may stay open while the task waits.
-        loop: The loop in whose turn a with block must be left, where they are not seen.
+        is_block: Whether it is a with block. The rest is only for those.
+        below: What the thread was in before. A coroutine finds another one with each step.
+        before: What tasks inherited before.
+        loop: The loop in whose turn it must be left, where steps are not seen.
     """
 
-    __slots__ = ("below", "followed", "group", "loop", "tally", "token")
+    __slots__ = ("before", "below", "followed", "group", "is_block", "loop", "tally")
 
-    def __init__(self, group: Group, tally: Tally, followed: bool) -> None:
+    def __init__(self, group: Group, tally: Tally, *, followed: bool, is_block: bool = False) -> None:
         self.group = group
         self.tally = tally
         self.followed = followed
+        self.is_block = is_block
         self.below: Frame | None = None
-        self.token: Token[Group | None] | None = None
+        self.before: Group | None = None
         self.loop: Follower | None = None
 
 
@@ -237,9 +239,10 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
         call, value = work.throw, _without_us(error)
     inner = frame
     state = tally = follower = None
-    # Once, as coroutines do: while this one waits, its task does, and nobody else has that context.
-    token = current.set(frame.group)
+    before, token = current.get(), None
     try:
+        # Once, as coroutines do: while this one waits, its task does, and nobody else has that context.
+        token = current.set(frame.group)
         follower = follow()
         while True:
             try:
@@ -283,11 +286,17 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
                 else:
                     here.top = below
             except StopIteration as stop:
-                leave(here, below)
+                try:
+                    leave(here, below)
+                finally:
+                    here.top = below  # even if that was interrupted before it began
                 return stop.value
             except BaseException:
                 value = None  # that exception, perhaps: it would keep itself alive
-                leave(here, below)
+                try:
+                    leave(here, below)
+                finally:
+                    here.top = below
                 raise
             if call is not send:
                 call, value = send, None
@@ -302,10 +311,13 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
     finally:
         if follower is not None:
             follower.end()
-        try:
-            current.reset(token)
-        except ValueError:
-            pass  # it is closed somewhere else than it began
+        if token is None:  # interrupted
+            current.set(before)
+        else:
+            try:
+                current.reset(token)
+            except ValueError:
+                pass  # it is closed somewhere else than it began
 
 
 def _close(work: Any, frame: Frame, inner: Frame) -> None:
@@ -313,11 +325,14 @@ def _close(work: Any, frame: Frame, inner: Frame) -> None:
     state = this_thread()
     _move(state, inner, frame)
     below = state.top
-    resume(state, inner)
     try:
+        resume(state, inner)
         work.close()
     finally:
-        leave(state, below)
+        try:
+            leave(state, below)
+        finally:
+            state.top = below
 
 
 class MeasuredCoroutine:
@@ -335,7 +350,7 @@ class MeasuredCoroutine:
 
     def __init__(self, work: Any, group: Group, follow: Callable[[], Follower | None]) -> None:
         self._work = work
-        self._drive = drive = _drive(work, Frame(group, group._tally(this_thread()), True), follow)
+        self._drive = drive = _drive(work, Frame(group, group._tally(this_thread()), followed=True), follow)
         next(drive)  # whatever comes first is measured, an exception too
         self.send = drive.send
         self.throw = drive.throw

@@ -118,15 +118,17 @@ class Group(Handle):
         state = this_thread()
         below = state.top
         tally = self._tally(state)
-        frame = Frame(self, tally, below is not None and below.followed)
+        frame = Frame(self, tally, followed=below is not None and below.followed, is_block=True)
         frame.below = below
+        frame.before = current.get()
         if not frame.followed:
             follow_block(state, frame)
-        frame.token = current.set(self)
         try:
+            current.set(self)
             resume(state, frame)
         except BaseException:
-            current.reset(frame.token)
+            state.top = below
+            current.set(frame.before)
             raise
         if below is None or below.tally is not tally:
             tally.calls += 1
@@ -135,7 +137,7 @@ class Group(Handle):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the group.
+        """Leave the group. An exception on its way also leaves what it could not, because a signal came just there.
 
         Raises:
             UsageError: It is not the one that was entered last in this thread and task, or was held across an await
@@ -143,13 +145,20 @@ class Group(Handle):
         """
         state = this_thread()
         frame = state.top
-        if frame is None or frame.group is not self or frame.token is None:
+        if kind is not None:
+            while frame is not None and frame.is_block and frame.group is not self:
+                frame = frame.below
+        if frame is None or frame.group is not self or not frame.is_block:
             raise self._not_here(state)
+        below = frame.below
+        mine = current.get() is self or state.top is not frame  # otherwise this is another context
         try:
-            leave(state, frame.below)
+            leave(state, below)
         finally:
-            _reset(frame)
-            frame.token = frame.below = None
+            state.top = below  # even if that was interrupted before it began
+            if mine:
+                current.set(frame.before)
+            frame.below = None
 
     async def run(self, work: Coroutine[Any, Any, R] | Awaitable[R] | Callable[..., Awaitable[R]], *args: Any) -> R:
         """Await `work`, or `work(*args)`, in the group: each step that it computes, and no time that it waits.
@@ -280,8 +289,9 @@ class Group(Handle):
     def _not_here(self, state: ThreadState) -> UsageError:
         """Why it cannot be left."""
         for frame in state.lost:
-            if frame.group is self and _reset(frame):
+            if frame.group is self and current.get() is self:
                 state.lost.remove(frame)
+                current.set(frame.before)
                 return UsageError(
                     f"group {self._name!r} was held across an await in a task whose steps nobody sees; "
                     "await group.run(…) there, or leave the block before"
@@ -319,16 +329,6 @@ def _checked_name(name: object) -> str:
     if not name or not name.isprintable():
         raise UsageValueError(f"a group's name must be printable text in one line, not {name!r}")
     return name
-
-
-def _reset(frame: Frame) -> bool:
-    """Take a group that was entered out of the context. False where this is another context."""
-    assert frame.token is not None
-    try:
-        current.reset(frame.token)
-    except ValueError:
-        return False
-    return True
 
 
 def _spent(state: ThreadState, tally: Tally, mine: ThreadState) -> int:
