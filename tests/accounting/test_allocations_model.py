@@ -106,8 +106,11 @@ def random_step(chance: random.Random) -> Step:
 def concurrent_threads(seed: int, rounds: int = 3_000, threads: int = 4) -> None:
     """All at once, each with places of its own; every now and then one passes on what it has, for others to free.
 
-    The standard library's compressors allocate without the GIL.
+    The standard library's decompressors allocate without the GIL. They also make a list, for which there had better be
+    one in the interpreter's free list.
     """
+    lists: list[object] = [[] for _ in range(100)]
+    del lists
     passed: SimpleQueue[Any] = SimpleQueue()
     failures: list[BaseException] = []
 
