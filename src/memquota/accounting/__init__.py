@@ -12,6 +12,7 @@ from memquota.accounting.groups import Group, detached, group
 from memquota.accounting.problems import Contradiction, Contributor, Overcommitment
 from memquota.accounting.registry import Component, ComponentRegistry
 from memquota.accounting.report import ComponentReport, Report, TrackerReport
+from memquota.accounting.sampling import Sampled, Sampling
 from memquota.accounting.statistics import GroupStatistics
 from memquota.accounting.structures import structure_size
 from memquota.accounting.verify import VerifiedBounds
@@ -38,6 +39,8 @@ __all__ = [
     "Overcommitment",
     "Product",
     "Report",
+    "Sampled",
+    "Sampling",
     "Setting",
     "SizeOf",
     "Sum",
