@@ -13,14 +13,9 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from memquota import AsyncGate, Permit, Tracker
+from tests.gates.support import balanced
 
 DEEDS = ("cancel", "release", "widen", "narrow")
-
-
-def balanced(gate: AsyncGate) -> None:
-    statistics = gate.statistics()
-    assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
-    assert (gate._admission.line.promised, gate._admission.line.reserved, gate.account.used) == (0, 0, 0)
 
 
 class Holder:

@@ -1,25 +1,16 @@
 """Gates under what goes wrong: races, dead loops and threads, signals, forks, permits that are dropped."""
 
-import asyncio
 import gc
 import os
 import threading
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import anyio
 import pytest
 
-from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
+from memquota import Gate, QuotaExceeded, Tracker, UsageError
+from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
-
-
-def balanced(gate: Gate | AsyncGate) -> None:
-    gc.collect()
-    statistics = gate.statistics()
-    assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
-    assert (gate._admission.line.promised, gate.account.used) == (0, 0)
 
 
 @pytest.mark.parametrize("timeout", [0, 1e-9, 1e-4])
@@ -60,52 +51,6 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
     balanced(gate)
 
 
-def test_waiters_of_a_dead_loop_are_passed_over() -> None:
-    """F39: after the loop closed: the grant goes on, and nothing is said about a different loop."""
-    gate = Gate(Tracker(1000), max_concurrent=1)
-    async_gate = AsyncGate(sharing=gate)
-    inside = gate.acquire()
-    loop = asyncio.new_event_loop()
-    permit = async_gate.acquire()
-
-    async def wait() -> None:
-        await permit
-
-    task = loop.create_task(wait())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.run_until_complete(asyncio.sleep(0))
-    assert gate.statistics().waiting == 1
-    loop.close()
-    thread = threading.Thread(target=lambda: gate.acquire().release())
-    thread.start()
-    _until(lambda: gate.statistics().waiting == 2)
-
-    inside.release()
-    thread.join(20)
-
-    assert not thread.is_alive()
-    balanced(gate)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it never ended, on purpose
-
-
-async def test_permits_may_be_released_by_a_thread() -> None:
-    """F39: used from another thread."""
-    gate = AsyncGate(Tracker(1000), max_concurrent=1)
-    inside = await gate.acquire(5)
-
-    async with anyio.create_task_group() as tasks:
-
-        async def wait() -> None:
-            async with gate.acquire(5):
-                pass
-
-        tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
-        await anyio.to_thread.run_sync(inside.release)
-
-    balanced(gate)
-
-
 def test_a_dropped_permit_is_released_with_a_warning_that_names_where() -> None:
     """F40: without a context manager."""
     gate = Gate(Tracker(1000), max_concurrent=1)
@@ -113,7 +58,7 @@ def test_a_dropped_permit_is_released_with_a_warning_that_names_where() -> None:
     where = permit.where
     waiter = threading.Thread(target=lambda: gate.acquire(5).release())
     waiter.start()
-    _until(lambda: gate.statistics().waiting == 1)
+    until(lambda: gate.statistics().waiting == 1)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -228,7 +173,7 @@ def _fork() -> None:
     inside = gate.acquire(5)
     thread = threading.Thread(target=lambda: gate.acquire().release())
     thread.start()
-    _until(lambda: gate.statistics().waiting == 1)
+    until(lambda: gate.statistics().waiting == 1)
     locked, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -263,7 +208,7 @@ def _ctrl_c() -> None:
     inside = gate.acquire(5)
 
     def interrupt() -> None:
-        _until(lambda: gate.statistics().waiting == 1)
+        until(lambda: gate.statistics().waiting == 1)
         _thread.interrupt_main()
         os.kill(os.getpid(), 2)
 
@@ -278,12 +223,3 @@ def _ctrl_c() -> None:
     thread.join()
     inside.release()
     balanced(gate)
-
-
-def _until(true: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(20_000):
-        if true():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came about")

@@ -1,7 +1,6 @@
 """A provider shuts the gate while real memory is short; one that fails never fails work."""
 
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +9,7 @@ from memquota._core.waiting_line import Ticket
 from memquota.host.readings import FixedProvider
 from memquota.observe import Event, GateClosed, GateOpened, ProviderFailed, ProviderRecovered
 from memquota.testing import FakeClock
+from tests.gates.support import until
 
 
 class Counting:
@@ -126,7 +126,7 @@ def test_who_waits_looks_again_by_itself() -> None:
     inside = _force_in(world)
     waited = threading.Thread(target=lambda: world.gate.acquire().release())
     waited.start()
-    _until(lambda: world.gate.statistics().waiting == 1)
+    until(lambda: world.gate.statistics().waiting == 1)
 
     world.later(used=10)  # nobody tells the gate
     waited.join(20)
@@ -197,12 +197,3 @@ def _force_in(world: World) -> Permit:
     world.later(used=120)
     assert not world.admits()
     return permit
-
-
-def _until(true: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(20_000):
-        if true():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came about")

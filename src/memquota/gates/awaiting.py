@@ -19,7 +19,7 @@ from memquota.gates.permits import Permit, make, new, prepare
 from memquota.gates.readings import Provider
 from memquota.gates.setup import change, describe
 from memquota.gates.terms import GateStatistics, OnFull, Oversized
-from memquota.gates.wakeups import TaskWaiter
+from memquota.gates.wakeups import task_waiter
 from memquota.tracker import Tracker
 
 __all__ = ["AsyncGate", "AsyncPermit"]
@@ -120,7 +120,7 @@ class AsyncPermit(Permit):
 
     async def _wait(self) -> None:
         admission = self._admission
-        waiter = TaskWaiter()
+        waiter = task_waiter(admission)
         try:
             admission.line_up(self, waiter)
             while self.state is _WAITING:

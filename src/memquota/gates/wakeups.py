@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from threading import Lock
-from typing import Protocol
+import asyncio
+from asyncio import AbstractEventLoop, Future, current_task
+from collections.abc import Callable
+from threading import TIMEOUT_MAX, Lock
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from anyio import Event, move_on_after
 
 from memquota._loops import Loop, current_loop
 
-__all__ = ["TaskWaiter", "ThreadWaiter", "Waiter"]
+__all__ = ["Bereft", "TaskWaiter", "ThreadWaiter", "Waiter", "task_waiter"]
+
+#: In seconds: nobody waits so long for anything.
+_FAR: Final = 10 * 365 * 86400.0
+# The loop that this thread runs, or None: what anyio and sniffio ask, too.
+_running_loop: Final = asyncio._get_running_loop
 
 
 class Waiter(Protocol):
@@ -48,12 +57,84 @@ class ThreadWaiter:
         return True
 
     def wait(self, seconds: float | None) -> None:
-        """Wait until woken, or so long."""
-        self._latch.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
+        """Wait until woken, or about so long."""
+        self._latch.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), TIMEOUT_MAX))
 
 
-class TaskWaiter:
+class TaskWaiter(Waiter, Protocol):
     """A task that waits in the loop in which this was made."""
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait until woken, or so long."""
+        ...
+
+
+class Bereft(Protocol):
+    """Who wants to know when a loop is closed."""
+
+    def lost_loop(self) -> None:
+        """A loop was closed. Called by a finalizer."""
+        ...
+
+
+def task_waiter(bereft: Bereft) -> TaskWaiter:
+    """What the calling task waits by; `bereft` is told when its loop is closed."""
+    loop = _running_loop()
+    # A loop of trio may be a guest in one of asyncio: its tasks are none of asyncio's.
+    if loop is not None and current_task(loop) is not None:
+        _watch(loop, bereft)
+        return _InAsyncio(loop)
+    return _InTrio()
+
+
+class _InAsyncio:
+    """A future, without what anyio puts around it: a third of the cost."""
+
+    __slots__ = ("_future", "_loop", "_woken")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: Future[None] | None = None
+        self._woken = False
+
+    @property
+    def dead(self) -> bool:
+        return self._loop.is_closed()
+
+    def wake(self) -> bool:
+        loop = self._loop
+        # In one of its tasks, or in a signal handler or finalizer in the middle of one, the loop need not be woken.
+        if _running_loop() is loop and current_task(loop) is not None:
+            self._set()
+            return True
+        try:
+            loop.call_soon_threadsafe(self._set)
+        except RuntimeError:  # it is closed
+            return False
+        return True
+
+    def _set(self) -> None:
+        self._woken = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def wait(self, seconds: float | None) -> None:
+        if not self._woken:
+            future = self._future = self._loop.create_future()
+            timer = None if seconds is None else self._loop.call_later(seconds, self._set)
+            try:
+                if not self._woken:  # by a signal handler, since
+                    await future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+        self._woken = False
+
+
+class _InTrio:
+    """Trio ends when all its tasks have ended, so none is ever left behind."""
 
     __slots__ = ("_event", "_loop")
 
@@ -63,18 +144,15 @@ class TaskWaiter:
 
     @property
     def dead(self) -> bool:
-        """Whether its loop is closed."""
         return self._loop.closed
 
     def wake(self) -> bool:
-        """Let the task go on."""
         return self._loop.call_soon(self._set)
 
     def _set(self) -> None:
         self._event.set()
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait until woken, or so long."""
         if seconds is None:
             await self._event.wait()
         else:
@@ -82,3 +160,35 @@ class TaskWaiter:
                 await self._event.wait()
         if self._event.is_set():
             self._event = Event()
+
+
+_watched: Final[WeakKeyDictionary[AbstractEventLoop, WeakSet[Bereft]]] = WeakKeyDictionary()
+
+
+def _watch(loop: AbstractEventLoop, bereft: Bereft) -> None:
+    """Have somebody told when a loop of asyncio is closed."""
+    watchers = _watched.get(loop)
+    if watchers is None:
+        watchers = _watched.setdefault(loop, WeakSet())
+        loop.call_later(_FAR, _Will(watchers))
+    watchers.add(bereft)
+
+
+class _Will:
+    """A timer that never runs. A loop drops its timers when it is closed, which is how this learns of it.
+
+    Nobody else tells: a task that nobody cancelled just never runs again, and while somebody keeps it, it keeps its
+    place in the line.
+    """
+
+    __slots__ = ("_watchers",)
+
+    def __init__(self, watchers: WeakSet[Bereft]) -> None:
+        self._watchers = watchers
+
+    def __call__(self) -> None:
+        pass
+
+    def __del__(self, _tuple: Callable[[WeakSet[Bereft]], tuple[Bereft, ...]] = tuple) -> None:
+        for bereft in _tuple(self._watchers):
+            bereft.lost_loop()
