@@ -156,6 +156,21 @@ def test_leaving_in_the_wrong_order_is_refused_and_changes_nothing(clock: StepCl
     assert (seconds(inner), seconds(outer)) == (2, 4)
 
 
+def test_an_exception_also_leaves_the_blocks_inside_that_were_interrupted_while_they_were_left(
+    clock: StepClock,
+) -> None:
+    outer, inner = Group("outer"), Group("inner")
+    outer.__enter__()
+    inner.__enter__()
+    clock.compute(1)
+
+    outer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    assert inside() == []
+    assert _steps.current.get() is None
+    assert (seconds(outer), seconds(inner)) == (0, 1)
+
+
 def test_leaving_what_was_not_entered_is_refused(clock: StepClock) -> None:
     group = Group("a")
 

@@ -151,12 +151,12 @@ class Group(Handle):
         if frame is None or frame.group is not self or not frame.is_block:
             raise self._not_here(state)
         below = frame.below
-        mine = current.get() is self or state.top is not frame  # otherwise this is another context
+        others = state.top is not frame
         try:
             leave(state, below)
         finally:
             state.top = below  # even if that was interrupted before it began
-            if mine:
+            if others or current.get() is self:  # otherwise this is another context
                 current.set(frame.before)
             frame.below = None
 
