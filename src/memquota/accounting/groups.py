@@ -231,7 +231,8 @@ class Group(Handle):
             for state, tally in self._tallies.items():
                 ns += tally.ns if not state.alive else _spent(state, tally, mine)
                 calls += tally.calls
-        memory = allocations.statistics(self) if self._number else None
+        number = self.allocation_id if allocations.running() else self._number
+        memory = allocations.statistics(number) if number else None
         seconds = ns / 1e9 if clock.thread_ns is not None else None
         if memory is None:
             return GroupStatistics(cpu_seconds=seconds, calls=calls)
