@@ -14,7 +14,7 @@ from attrs import frozen
 from memquota._core.events import CloseReason
 from memquota._core.holdings import CreditLine, Receipt
 from memquota._core.ledger import IdleLedger
-from memquota._handles import closed_error
+from memquota._handles import Handle, closed_error
 from memquota.account import Account
 from memquota.clock import Clock, processor_time
 from memquota.errors import UsageError, UsageTypeError, UsageValueError
@@ -25,7 +25,7 @@ from memquota.queues._freeing import PIECE, SLICE, in_thread, let_go
 from memquota.queues.costs import Cost
 from memquota.sizes import format_size, parse_size
 
-__all__ = ["Buffer", "Entry", "OnReclaim", "QueueStatistics"]
+__all__ = ["Buffer", "Entry", "OnReclaim", "QueueStatistics", "raised_here"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,11 @@ _NOBODY: Final = CreditLine()
 
 class _Never:
     """The type of no item."""
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether the function that caught it raised it, and no signal handler, nor anybody else."""
+    return error.__traceback__ is None or error.__traceback__.tb_next is None
 
 
 @frozen
@@ -69,7 +74,7 @@ class QueueStatistics:
     waiting_to_get: int
 
 
-class Buffer(Generic[T]):
+class Buffer(Handle, Generic[T]):
     """Base of the queues: their items on an account's books, and their participant.
 
     Claim and enqueue are one operation, as are release and dequeue: no signal handler, finalizer or other thread finds
@@ -266,12 +271,6 @@ class Buffer(Generic[T]):
             return item, cost, now, 0, 0.0
         return item, cost, now, last[3] + last[1], last[4] + last[1] * last[2]
 
-    def _not_put(self, cost: int, error: MemoryError) -> None:
-        """The call that was to take an item in has failed, if nobody else raised that in a signal handler."""
-        if error.__traceback__ is None or error.__traceback__.tb_next is None:
-            self._part._credit += cost
-            self._unfinished -= 1
-
     # The long ways, under the lock of the books.
 
     def _come_in(self, item: T, cost: int, now: float) -> Entry | Literal[False] | None:
@@ -288,11 +287,14 @@ class Buffer(Generic[T]):
         came_in = (entry,)
         items = self._items
         self._claimed = cost
-        strained = self._part._book(cost, now, self._receipt)
-        # No call, which a signal handler might follow.
-        items += came_in
-        self._receipt.booked = False
         self._unfinished += 1
+        try:
+            strained = self._part._book(cost, now, self._receipt)
+            items += came_in  # no call, which a signal handler might follow
+        except BaseException:
+            self._unfinished -= 1
+            raise
+        self._receipt.booked = False
         if not strained and self._account._rounds.round is None:
             return None
         self._in_rounds[id(entry)] = entry
@@ -360,10 +362,10 @@ class Buffer(Generic[T]):
         self._settle()
         items, part, empty = self._items, self._part, gone[0]
         part._stop_short_ways()  # which puts cannot take any more
-        count = len(items)
+        unfinished = self._unfinished - len(items)
         part._give_back_late(part._in_use())
         self._items = empty
-        self._unfinished -= count
+        self._unfinished = unfinished
         gone[0] = items
 
     def _retire(self) -> None:
@@ -437,23 +439,27 @@ class Buffer(Generic[T]):
                 if entry[2] > newest:
                     break
                 cost = entry[1]
-                del items[0]
-                self._owed += cost
-                self._dropped_items += 1
-                self._dropped_bytes += cost
-                wanted -= cost
                 gone.append(entry)
+                if not (items and items[0] is entry):  # the owner was faster
+                    gone.pop()
+                    continue
+                # What allocates comes first; then nothing fails.
+                owed, number, size = self._owed + cost, self._dropped_items + 1, self._dropped_bytes + cost
+                del items[0]
+                self._owed = owed
+                self._dropped_items = number
+                self._dropped_bytes = size
+                wanted -= cost
         finally:
             self._settle()
 
     def _report(self) -> None:
         """Tell what was dropped."""
-        items = self._dropped_items - self._reported_items
-        size = self._dropped_bytes - self._reported_bytes
+        dropped_items, dropped_bytes = self._dropped_items, self._dropped_bytes
+        items, size = dropped_items - self._reported_items, dropped_bytes - self._reported_bytes
         if not items:
             return
-        self._reported_items += items
-        self._reported_bytes += size
+        self._reported_items, self._reported_bytes = dropped_items, dropped_bytes
         self._wake_everybody()
         if self._on_drop is not None:
             try:

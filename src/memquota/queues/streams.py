@@ -21,9 +21,10 @@ from anyio.lowlevel import checkpoint
 from attrs import frozen
 
 from memquota._core.events import CloseReason
+from memquota._handles import Handle
 from memquota.account import Account
 from memquota.queues.bounds import buffer_bound
-from memquota.queues.buffer import OnReclaim, QueueStatistics
+from memquota.queues.buffer import OnReclaim, QueueStatistics, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
 from memquota.queues.tasks import TaskBuffer
 
@@ -172,7 +173,7 @@ class Stream(TaskBuffer[T]):
 
 
 @final
-class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
+class QuotaSendStream(Handle, ObjectSendStream[T_contra], Generic[T_contra]):
     """The end of a stream to send by; made by `open_stream` and `clone`."""
 
     __slots__ = ("_closed", "_shared")
@@ -203,7 +204,7 @@ class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
         items = shared._items
         part = shared._part
         if (shared._bounded and (len(items) >= shared._limit or items is not shared._items)) or (
-            left := part._credit - cost
+            left := (credit := part._credit) - cost
         ) < 0:
             if not shared._put_carefully(item, cost):
                 raise WouldBlock
@@ -212,7 +213,8 @@ class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
         try:
             items.append(entry)
         except MemoryError as error:
-            shared._not_put(cost, error)
+            if raised_here(error):
+                part._credit = credit
             raise
 
     async def send(self, item: T_contra) -> None:
@@ -284,7 +286,7 @@ class QuotaSendStream(ObjectSendStream[T_contra], Generic[T_contra]):
 
 
 @final
-class QuotaReceiveStream(ObjectReceiveStream[T_co], Generic[T_co]):
+class QuotaReceiveStream(Handle, ObjectReceiveStream[T_co], Generic[T_co]):
     """The end of a stream to receive by; made by `open_stream` and `clone`."""
 
     __slots__ = ("_closed", "_shared")

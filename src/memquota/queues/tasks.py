@@ -11,7 +11,7 @@ from memquota.account import Account
 from memquota.errors import MemoryQuotaError
 from memquota.queues._waiting import Line
 from memquota.queues.bounds import queue_bound
-from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics
+from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
 from memquota.queues.shutdown import QueueShutDown
 
@@ -152,17 +152,19 @@ class AsyncQueue(TaskBuffer[T]):
         items = self._items
         part = self._part
         if (self._bounded and (len(items) >= self._limit or items is not self._items)) or (
-            left := part._credit - cost
+            left := (credit := part._credit) - cost
         ) < 0:
             if not self._put_carefully(item, cost):
                 raise asyncio.QueueFull
             return
-        part._credit = left
         self._unfinished += 1
+        part._credit = left
         try:
             items.append(entry)
         except MemoryError as error:
-            self._not_put(cost, error)
+            if raised_here(error):
+                part._credit = credit
+                self._unfinished -= 1
             raise
 
     async def put(self, item: T) -> None:

@@ -15,7 +15,7 @@ from memquota.account import Account
 from memquota.clock import monotonic
 from memquota.errors import MemoryQuotaError, UsageError
 from memquota.queues.bounds import queue_bound
-from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics
+from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
 from memquota.queues.shutdown import ShutDown
 
@@ -154,14 +154,16 @@ class Queue(Buffer[T]):
             part = self._part
             if (
                 not (self._bounded and (len(items) >= self._limit or items is not self._items))
-                and (left := part._credit - cost) >= 0
+                and (left := (credit := part._credit) - cost) >= 0
             ):
-                part._credit = left
                 self._unfinished += 1
+                part._credit = left
                 try:
                     items.append(entry)
                 except MemoryError as error:
-                    self._not_put(cost, error)
+                    if raised_here(error):
+                        part._credit = credit
+                        self._unfinished -= 1
                     raise
                 return
             came_in = self._put_carefully(item, cost, block, timeout)
