@@ -183,7 +183,7 @@ def main() -> int:
     counting = allocations.tracking() if allocations.available() else nullcontext()
     with memquota.Tracker(verified.grant.available, name="ingest") as tracker, counting:
         registry.open_accounts(tracker)
-        ingest(sorted(options.directory.rglob("*.py")), options.output, every=options.every)
+        ingest(options.directory.rglob("*.py"), options.output, every=options.every)
         print(registry.report())
     print(f"{parser.parsed} files, {writer.written} lines")
     print(f"{len(reader.skipped)} files too large, {len(parser.failed)} no Python")

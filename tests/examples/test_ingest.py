@@ -51,11 +51,11 @@ def test_everything_in_the_files_is_written_down_and_the_report_says_who_used_wh
     found = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
     expected = [
         (path.name, node.lineno, node.name)
-        for path in sorted(sources.rglob("*.py"))
+        for path in sources.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     ]
-    assert [(entry["file"], entry["line"], entry["name"]) for entry in found] == expected
+    assert sorted((entry["file"], entry["line"], entry["name"]) for entry in found) == sorted(expected)
     assert done.stdout.endswith(
         f"{len(list(sources.rglob('*.py')))} files, {len(expected)} lines\n0 files too large, 0 no Python\n"
     )
