@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import asdict
 
-from benchmarks import accounts, allocations, gates, host, reclamation
+from benchmarks import accounts, allocations, gates, groups, host, reclamation
 from benchmarks.harness import Row, machine, print_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "gates": gates.rows,
     "host": host.rows,
     "allocations": allocations.rows,
+    "groups": groups.rows,
 }
 
 

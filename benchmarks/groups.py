@@ -8,10 +8,33 @@ from time import thread_time, thread_time_ns
 from typing import Any
 
 from benchmarks.harness import Row, Times, compared, loop, measured, race, show, time_text
-from memquota.accounting.groups import Group
+from memquota.accounting import Group, _steps, allocations
 
 #: What a step may cost more in a group, in seconds.
 BAR = 1.5e-6
+
+
+def always_by_the_clock(run: Callable[[int], float]) -> Callable[[int], float]:
+    """As if each step, and each pause between two, took longer than what is taken from the clock of real time."""
+
+    def slowly(repeats: int) -> float:
+        short, _steps._SHORT = _steps._SHORT, -1  # type: ignore[misc]
+        try:
+            return run(repeats)
+        finally:
+            _steps._SHORT = short  # type: ignore[misc]
+
+    return slowly
+
+
+def counting(run: Callable[[int], float]) -> Callable[[int], float]:
+    """While allocations are counted."""
+
+    def counted(repeats: int) -> float:
+        with allocations.tracking():
+            return run(repeats)
+
+    return counted
 
 
 @types.coroutine
@@ -86,13 +109,19 @@ def step_rows() -> Iterator[Row]:
             "run": driven(lambda n: group.run(steps(n))),
             "twice": driven(lambda n: group.run(group.run(steps(n)))),
             "nested": driven(lambda n: other.run(group.run(steps(n)))),
+            "long": always_by_the_clock(driven(lambda n: group.run(steps(n)))),
             "clock": loop("clock()", clock=thread_time_ns),
         }
     )
     yield measured("read the clock of the thread, once", median(times["clock"]), None, time_text)
     yield more("group.run: added to a step of a bare coroutine", times["run"], times["bare"])
+    yield more("the same where steps and pauses take over 10 µs", times["long"], times["bare"])
     yield more("the same group twice, one in the other", times["twice"], times["bare"], None)
     yield more("a group in another one", times["nested"], times["bare"], None)
+    if allocations.available():
+        run = driven(lambda n: group.run(steps(n)))
+        times = race({"counted": counting(run), "run": run})
+        yield more("added to that while allocations are counted", times["counted"], times["run"], None)
 
 
 async def asyncio_steps(repeats: int) -> None:
