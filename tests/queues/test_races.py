@@ -113,11 +113,11 @@ async def settled() -> None:
 
 
 async def race_tasks(
-    make: Callable[[], World], scenario: Callable[[World], object], action: Callable[[World], object]
+    make: Callable[[], World], scenario: Callable[[World], object], action: Callable[[World], object], step: int = 5
 ) -> None:
     worlds: list[World] = []
     points = 0
-    for act in at_every_point(lambda: action(worlds[-1]), elsewhere=True, step=5):
+    for act in at_every_point(lambda: action(worlds[-1]), elsewhere=True, step=step):
         worlds.append(make())
         result = scenario(worlds[-1])
         with anyio.fail_after(30):
@@ -126,6 +126,16 @@ async def race_tasks(
         checked(worlds[-1], act)
         points += act.fired
     assert points
+
+
+async def test_against_a_get_that_need_not_wait(task_kind: str, action: Callable[[World], object]) -> None:
+    async def scenario(world: World) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.get_waiting)
+            await settled()
+            tasks.cancel_scope.cancel()  # the item may have been dropped
+
+    await race_tasks(lambda: World(task_kind, "drop_oldest", items=1), scenario, action, step=1)
 
 
 async def test_against_a_get_that_waits(task_kind: str, mode: str, action: Callable[[World], object]) -> None:

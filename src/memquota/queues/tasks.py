@@ -218,13 +218,14 @@ class AsyncQueue(TaskBuffer[T]):
     async def get(self) -> T:
         """Take out the oldest item, after those who wait already. Errors as for `get_nowait`, but for QueueEmpty."""
         again = False
-        while self._getters.waiters or not self._items:
+        while True:
+            if self._items and (again or not self._getters.waiters):
+                try:
+                    return self.get_nowait()
+                except asyncio.QueueEmpty:  # dropped in this very moment, by another thread
+                    pass
             await self._getters.turn(self._has_items, self._check_get, self._adjust, first=again)
-            try:
-                return self.get_nowait()
-            except asyncio.QueueEmpty:  # dropped in this very moment, by another thread
-                again = True
-        return self.get_nowait()
+            again = True
 
     def _has_items(self) -> bool:
         return bool(self._items)
