@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from memquota import host
+from memquota.host.arenas import parse_statistics
 from tests.support.watchdog import run_isolated
 
 module = importlib.import_module("memquota.host.allocator")
+arenas_module = importlib.import_module("memquota.host.arenas")
 
 BOOKS = """
 import ctypes
@@ -60,88 +62,117 @@ def test_jemalloc_tells_what_it_keeps_where_it_is_loaded() -> None:
     assert printed == ["jemalloc", "True True", "True True"]
 
 
-class Books:
-    """Stands in for the books of an allocator that this machine does not have."""
-
-    def __init__(self, available: int) -> None:
-        self.available = available
-
-    def __call__(self) -> host.AllocatorReading:
-        return host.AllocatorReading("glibc", 1000, 1000 - self.available, self.available)
+def forget_what_was_found() -> None:
+    module._reader.cache_clear()
+    arenas_module._writer.cache_clear()
 
 
 @pytest.fixture
 def no_books(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    module._reader.cache_clear()
+    forget_what_was_found()
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # a C library without either
     yield
-    module._reader.cache_clear()
+    forget_what_was_found()
 
 
 @pytest.mark.usefixtures("no_books")
-def test_an_allocator_that_tells_nothing_is_none_and_changes_nothing() -> None:
+def test_an_allocator_that_tells_nothing_is_none() -> None:
     assert host.allocator() is None
-
-    provider = host.CountingAllocator(host.FixedProvider(100, 60))
-    reading = provider.read()
-    assert (reading.available, reading.source) == (40, "fixed")
+    assert host.arenas() is None
 
 
 def test_a_system_without_a_process_handle_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: None) -> None:
         raise TypeError("bad argument type for built-in operation")  # Windows' words
 
-    module._reader.cache_clear()
+    forget_what_was_found()
     monkeypatch.setattr("ctypes.CDLL", refuse)
 
     assert host.allocator() is None
-    module._reader.cache_clear()
+    assert host.arenas() is None
+    forget_what_was_found()
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "kept", "expected"),
-    [
-        (100, 60, 25, (35, 65)),
-        (100, 10, 25, (0, 100)),
-        (100, 150, 25, (125, 25)),
-        (100, 60, 0, (60, 40)),
-    ],
-)
-def test_what_can_be_handed_out_again_counts_as_available(
-    monkeypatch: pytest.MonkeyPatch, limit: int, used: int, kept: int, expected: tuple[int, int]
-) -> None:
-    monkeypatch.setattr(module, "_reader", lambda: Books(kept))
-    fixed = host.FixedProvider(limit, used)
-
-    reading = host.CountingAllocator(fixed).read()
-
-    assert (reading.used, reading.available) == expected
-    assert (reading.limit, reading.source) == (limit, "fixed and glibc")
+# --- CPython's arenas -------------------------------------------------------------------------------------------------
 
 
-def test_no_more_is_available_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullerAbove(host.FixedProvider):
-        """The group above has less room than ours, and a larger limit."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs a stream in memory")
+def test_the_arenas_tell_what_they_keep() -> None:
+    printed = run_isolated("""
+        from memquota import host
 
-        def read(self) -> host.MemoryReading:
-            return host.MemoryReading(100, 390, 10, "fixed", "/above", 0.0)
+        before = host.arenas()
+        objects = [object() for _ in range(1_000_000)]  # of 16 bytes
+        full = host.arenas()
+        del objects[:-1]  # the last one keeps its arena
+        after = host.arenas()
 
-    monkeypatch.setattr(module, "_reader", lambda: Books(95))
+        print(before.source, 16_000_000 <= full.used - before.used <= 17_000_000)
+        print(full.reserved >= full.used + full.available, full.reserved - before.reserved >= 15_000_000)
+        print(15_900_000 <= full.used - after.used <= 17_000_000, after.reserved < full.reserved)
+    """).stdout
 
-    reading = host.CountingAllocator(FullerAbove(100)).read()
-
-    assert (reading.used, reading.available) == (295, 100)
+    assert printed.splitlines() == ["CPython True", "True True", "True True"]
 
 
-def test_closing_closes_the_provider_inside() -> None:
-    class Closable(host.FixedProvider):
-        closed = 0
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs a stream in memory")
+def test_what_is_free_in_the_arenas_can_be_handed_out_again() -> None:
+    printed = run_isolated("""
+        from memquota import host
 
-        def close(self) -> None:
-            self.closed += 1
+        objects = [object() for _ in range(1_000_000)]
+        full = host.arenas()
+        objects = objects[::2]
+        holes = host.arenas()
+        objects += [object() for _ in range(400_000)]
+        again = host.arenas()
 
-    inside = Closable(1)
-    host.CountingAllocator(inside).close()
-    host.CountingAllocator(host.FixedProvider(1)).close()
+        print(holes.available - full.available >= 7_000_000, holes.reserved == full.reserved)
+        print(again.reserved == full.reserved)
+    """).stdout
 
-    assert inside.closed == 1
+    assert printed.splitlines() == ["True True", "True"]
+
+
+def test_without_arenas_there_are_no_books_of_them() -> None:
+    source = "from memquota import host; print(host.arenas())"
+
+    assert run_isolated(source, env={"PYTHONMALLOC": "malloc"}).stdout == "None\n"
+
+
+def test_threads_may_ask_while_others_allocate() -> None:
+    run_isolated("""
+        import threading
+        from memquota import host
+
+        def ask():
+            for _ in range(200):
+                books = host.arenas()
+                assert books is None or books.reserved >= books.used > 0
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            [object() for _ in range(10_000)]
+    """)
+
+
+STATISTICS = b"""\
+# arenas allocated current         =                   18
+18 arenas * 1048576 bytes/arena    =           18,874,368
+
+# bytes in allocated blocks        =           17,000,000
+# bytes in available blocks        =              300,000
+13 unused pools * 16384 bytes      =              212,992
+Total                              =           18,874,368
+"""
+
+
+def test_the_statistics_are_read_by_their_lines() -> None:
+    assert parse_statistics(STATISTICS) == host.AllocatorReading("CPython", 18_874_368, 17_000_000, 512_992)
+
+
+@pytest.mark.parametrize("line", [b"18 arenas", b"# bytes in allocated", b"# bytes in available", b"13 unused pools"])
+def test_statistics_of_another_form_are_unknown(line: bytes) -> None:
+    assert parse_statistics(STATISTICS.replace(line, b"something else")) is None

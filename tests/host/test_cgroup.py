@@ -10,7 +10,7 @@ import pytest
 from memquota import host
 from memquota.host import cgroup
 from memquota.testing import FakeClock
-from tests.host.support import GIB, MEMINFO, MIB, group_files, v2_tree, write_tree
+from tests.host.support import GIB, MEMINFO, MIB, ROOT_MOUNT, group_files, v2_tree, write_tree
 from tests.support.watchdog import run_isolated
 
 GROUP = "sys/fs/cgroup/app"
@@ -254,6 +254,26 @@ def test_without_any_limit_and_without_meminfo_memory_is_unknown(tmp_path: Path)
     (tmp_path / "proc/meminfo").unlink()
 
     with pytest.raises(host.ReadingUnavailable, match="no control group has a limit, and there"):
+        host.CgroupProvider(root).read()
+
+
+def test_where_no_hierarchy_is_mounted_the_machine_is_the_limit(tmp_path: Path) -> None:
+    """The kernel's list of groups is empty then, which is no cut off file."""
+    root = v2_tree(tmp_path)
+    write_tree(tmp_path, {"proc/self/cgroup": "", "proc/self/mountinfo": ROOT_MOUNT})
+
+    provider = host.CgroupProvider(root)
+
+    assert provider.read().level == "machine"
+    assert provider.why == "this process is in no control group that could limit memory"
+
+
+def test_an_empty_list_of_groups_where_hierarchies_are_mounted_is_unknown(tmp_path: Path) -> None:
+    """F45: half a file must not lift a limit."""
+    root = v2_tree(tmp_path)
+    write_tree(tmp_path, {"proc/self/cgroup": ""})
+
+    with pytest.raises(host.ReadingUnavailable, match="cut off"):
         host.CgroupProvider(root).read()
 
 

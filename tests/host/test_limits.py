@@ -1,12 +1,18 @@
 """Every limit in one place, and the sentences that say which one ends first."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from memquota import host
+from memquota.host.files import read_once
 from memquota.host.limits import Limit, Limits
 from tests.host.support import MIB, TREES, v2_tree
+
+limits_module = importlib.import_module("memquota.host.limits")  # the function has the same name
 
 
 def test_the_explanation_says_what_is_hit_first_and_what_happens_then() -> None:
@@ -32,10 +38,13 @@ def test_soft_limits_and_what_the_allocator_has_are_said() -> None:
     found = host.limits(str(TREES / "pod"))
     books = host.AllocatorReading("glibc", 10 * MIB, 7 * MIB, 3 * MIB)
 
-    lines = Limits(found.rows, found.why, books).explain().splitlines()
+    own = host.AllocatorReading("CPython", 10 * MIB, 8 * MIB, 2 * MIB)
+
+    lines = Limits(found.rows, found.why, books, own).explain().splitlines()
 
     group = "/kubepods.slice/kubepods-burstable.slice/pod7/0f3a9c1d"
-    assert lines[2] == ("Before more is needed, glibc can hand out 3.0 MiB again that was freed.")
+    assert lines[2] == "Before more is needed, glibc can hand out 3.0 MiB again that was freed."
+    assert lines[3] == "Before more is needed, CPython can hand out 2.0 MiB again that was freed."
     assert (
         f"Soft: memory.high of {group}: 1.1 GiB of 1.6 GiB used by the group's working set (usage "
         "less inactive file pages), 500.0 MiB away; then the kernel slows the group's processes "
@@ -80,7 +89,7 @@ def test_the_dictionary_is_ready_for_json() -> None:
 
     read_back = json.loads(json.dumps(found.as_dict()))
 
-    assert set(read_back) == {"effective", "first", "rows", "allocator", "why"}
+    assert set(read_back) == {"effective", "first", "rows", "allocator", "arenas", "why"}
     assert read_back["effective"] == 1024 * MIB
     assert read_back["first"] == {
         "name": "memory.max",
@@ -104,6 +113,7 @@ def test_no_limits_at_all_are_a_dictionary_too(tmp_path: Path) -> None:
         "first": None,
         "rows": [],
         "allocator": None,
+        "arenas": None,
         "why": "nowhere",
     }
 
@@ -128,6 +138,53 @@ def test_only_what_ends_memory_is_hit_first() -> None:
     assert found.first.distance == 0
     assert found.effective == 10
     assert Limits(rows[:-1], "", None).first is rows[-2]
+
+
+def test_a_limit_above_the_machines_memory_is_never_hit(tmp_path: Path) -> None:
+    """`max`, the sentinel, and more than there is are none; the reading says the same."""
+    root = v2_tree(tmp_path, limit=str(1100 * MIB), usage=600 * MIB)  # a GiB, 768 MiB of it available
+
+    found = host.limits(root)
+
+    assert found.rows[0].distance == 500 * MIB  # not freed file pages count as used there, not for the machine
+    assert found.first is not None
+    assert (found.first.title, found.effective) == ("MemTotal of the machine", 1024 * MIB)
+    reading = host.CgroupProvider(root).read()
+    assert (reading.level, reading.limit, reading.available) == ("machine", 1024 * MIB, found.first.distance)
+
+
+def test_where_there_is_no_proc_psutil_tells_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(limits_module, "read_once", missing)
+    monkeypatch.setattr("memquota.host.cgroup.read_once", missing)
+
+    found = host.limits()
+
+    assert found.first is not None
+    assert found.first.title == "MemTotal of the machine"
+    assert (found.effective, [row.problem for row in found.rows]) == (found.first.limit, [""])
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: missing("psutil"))
+    assert "psutil: " in host.limits().rows[0].problem
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "No such file" in host.limits().rows[0].problem
+
+
+def test_what_a_group_says_is_read_once_for_all_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def count(path: str) -> bytes:
+        seen.append(path)
+        return read_once(path)
+
+    monkeypatch.setattr(limits_module, "read_once", count)
+
+    host.limits(str(TREES / "nested"))
+
+    stats = [path for path in seen if path.endswith("memory.stat")]
+    assert len(stats) == len(set(stats)) > 1
 
 
 def test_swap_limits_of_both_versions_are_listed() -> None:

@@ -1,5 +1,7 @@
 """Pressure stall information, and being told of it."""
 
+import errno
+import gc
 import logging
 import os
 import threading
@@ -10,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memquota import host
+from memquota import Gate, PressureLimiter, Tracker, WouldBlock, host
 from memquota.errors import UsageValueError
+from memquota.host.pressure import PressureFile
 from memquota.host.pressure_watch import StallMeter
+from memquota.testing import FakeClock
 from tests.host.support import TREES, v2_tree, write_tree
 from tests.support.watchdog import run_isolated
 
@@ -75,6 +79,105 @@ def test_a_garbled_place_leaves_it_to_the_machine(root: str) -> None:
 
     assert found is not None
     assert found.level == "machine"
+
+
+def test_a_group_that_is_removed_between_two_looks_is_no_error(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F45: what was read is told, and not read again."""
+    looks: list[PressureFile] = []
+    read = PressureFile.read
+
+    def once(file: PressureFile) -> host.PressureReading:
+        looks.append(file)
+        if len(looks) > 1:
+            raise OSError(errno.ENODEV, "No such device")
+        return read(file)
+
+    monkeypatch.setattr(PressureFile, "read", once)
+
+    found = host.pressure(root)
+
+    assert found is not None
+    assert found.some.total == 2.5
+
+
+# --- for gates and limiters -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("percent", "fraction"), [(0.0, 0.0), (12.5, 0.125), (100.0, 1.0), (250.0, 1.0)])
+def test_a_stall_says_which_share_of_the_time_was_lost(percent: float, fraction: float) -> None:
+    assert host.Stall(percent, 0.0, 0.0, 0.0).fraction == fraction
+
+
+def write_average(root: str, some: float, full: float = 0.0) -> None:
+    lines = (
+        f"{kind} avg10={part:.2f} avg60=0.00 avg300=0.00 total=7\n" for kind, part in (("some", some), ("full", full))
+    )
+    write_tree(Path(root), {"sys/fs/cgroup/app/memory.pressure": "".join(lines)})
+
+
+def test_a_pressure_provider_reads_the_group_and_follows_it(root: str) -> None:
+    """F47: a move is noticed within 3 s, and a group that was removed at once."""
+    clock = FakeClock(1000.0)
+    some, full = host.PressureProvider(root=root, clock=clock), host.PressureProvider(full=True, root=root, clock=clock)
+    write_average(root, 25.0, 12.5)
+    assert (some.read().fraction, full.read().fraction) == (0.25, 0.125)
+    write_average(root, 50.0)
+    assert some.read().fraction == 0.5
+
+    write_tree(Path(root), {"sys/fs/cgroup/other/memory.pressure": pressure_text(0.5)})
+    write_tree(Path(root), {"proc/self/cgroup": "0::/other\n"})
+    clock.advance(2.9)
+    assert some.read().fraction == 0.5
+    clock.advance(0.1)
+    assert some.read().fraction == 0.015
+    write_tree(Path(root), {"sys/fs/cgroup/app/memory.pressure": ""})  # as removed as a file on a disk can be
+    assert full.read().fraction == 0.015
+
+
+def test_a_pressure_provider_of_nothing_is_unavailable_until_there_is_something(root: str) -> None:
+    """F45: unknown is neither 0 nor an error of another kind."""
+    provider = host.PressureProvider(root=root)
+    provider.read()
+    write_tree(Path(root), {"sys/fs/cgroup/app/memory.pressure": "some"})
+
+    for _ in range(2):
+        with pytest.raises(host.ReadingUnavailable, match="keeps no memory pressure information"):
+            provider.read()
+    write_average(root, 50.0)
+    assert provider.read().fraction == 0.5
+
+
+def test_a_gate_can_go_by_pressure(root: str) -> None:
+    clock = FakeClock(1000.0)
+    tracker = Tracker("1MiB", clock=clock)
+    gate = Gate(tracker, provider=host.PressureProvider(root=root, clock=clock), high=0.2, hysteresis=0.1)
+    write_average(root, 5.0)
+    inside = gate.acquire_nowait("1KiB")
+
+    write_average(root, 30.0)
+    clock.advance(0.2)
+    with pytest.raises(WouldBlock):
+        gate.acquire_nowait("1KiB")
+    write_average(root, 15.0)  # not yet below what opens it again
+    clock.advance(0.2)
+    with pytest.raises(WouldBlock):
+        gate.acquire_nowait("1KiB")
+    write_average(root, 5.0)
+    clock.advance(0.2)
+    gate.acquire_nowait("1KiB").release()
+    inside.release()
+
+
+def test_a_limiter_can_go_by_pressure(root: str) -> None:
+    write_average(root, 55.0)
+
+    with PressureLimiter(
+        host.PressureProvider(root=root), threshold=0.1, shortest=0.0, longest=0.01, every=60
+    ) as limiter:
+        assert limiter.delay == pytest.approx(0.005)
+
+
+# --- being told -------------------------------------------------------------------------------------------------------
 
 
 def meter_says(*samples: tuple[float, float], stall: float = 1.0, window: float = 2.0) -> list[bool]:
@@ -171,7 +274,7 @@ def test_a_callback_may_raise_and_is_called_again(root: str, caplog: pytest.LogC
 
 def test_a_watch_follows_into_another_group(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """F47: a move is noticed within 3 s."""
-    monkeypatch.setattr("memquota.host.pressure_watch._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("memquota.host.pressure_watch.LOOK_EVERY", 0.05)
     told = threading.Event()
 
     def tell(reading: host.PressureReading) -> None:
@@ -243,6 +346,23 @@ def test_closing_leaves_no_descriptor_and_no_thread(root: str) -> None:
 
     assert len(os.listdir("/proc/self/fd")) == before
     assert "memquota-pressure" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc/self/fd")
+def test_a_watch_that_gets_no_thread_leaves_no_descriptor(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    gc.collect()  # what earlier tests left open
+    before = len(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(RuntimeError, match="can't start new thread") as caught:
+        host.PressureWatch(lambda reading: None, root=root)
+
+    del caught
+    gc.collect()  # the traceback's frames hold the file
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_kernel_is_asked_on_the_real_machine() -> None:

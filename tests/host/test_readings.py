@@ -1,5 +1,7 @@
 """Readings, the fixed provider, the choice of a source, and the quota that fits."""
 
+import copy
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -22,6 +24,36 @@ def test_the_fraction_is_what_is_not_available(limit: int, available: int, fract
     reading = host.MemoryReading(limit, 7, available, "fixed", "fixed", 0.0)
 
     assert reading.fraction == fraction
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        host.MemoryReading(1, 1, 1, "fixed", "fixed", 0.0),
+        host.Stall(0.0, 0.0, 0.0, 0.0),
+        host.PressureReading(host.Stall(0.0, 0.0, 0.0, 0.0), host.Stall(0.0, 0.0, 0.0, 0.0), "machine"),
+        host.AllocatorReading("glibc", 1, 1, 0),
+        host.Limit("memory.max", "/a", "hard", "", ""),
+        host.Limits((), "", None),
+    ],
+)
+def test_what_was_read_cannot_be_changed(value: object) -> None:
+    (name, *_) = (field.name for field in dataclasses.fields(value))  # type: ignore[arg-type]
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, getattr(value, name))
+    assert hash(value) == hash(copy.copy(value))
+
+
+def test_anyones_own_source_is_a_provider(tmp_path: Path) -> None:
+    class Mine:
+        def read(self) -> host.MemoryReading:
+            return host.MemoryReading(1000, 950, 50, "mine", "here", 0.0)
+
+    assert isinstance(Mine(), host.Provider)
+    assert not isinstance(object(), host.Provider)
+    with host.CachedProvider(Mine()) as provider:
+        assert provider.read().source == "mine"
 
 
 def test_a_fixed_provider_says_what_it_is_told() -> None:

@@ -3,9 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-
-from memquota.host.readings import MemoryReading, Provider
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +11,7 @@ class AllocatorReading:
     """The books of the process's C allocator, in bytes."""
 
     source: str
-    """`"glibc"` or `"jemalloc"`."""
+    """`"glibc"`, `"jemalloc"`, or `"CPython"` for its arenas."""
     reserved: int
     """What it has from the kernel."""
     used: int
@@ -27,12 +25,10 @@ class AllocatorReading:
 
 
 def allocator() -> AllocatorReading | None:
-    """The books of the allocator of this process; None: it tells none.
+    """The books of the C allocator of this process; None: it tells none.
 
     jemalloc tells when it is loaded (`mallctl`), else glibc from 2.33 on (`mallinfo2`). musl,
-    macOS and Windows tell nothing here. CPython's own arenas are not included: it writes their
-    statistics to standard error only (`sys._debugmallocstats`), so their free blocks count as
-    used.
+    macOS and Windows tell nothing here. CPython's own arenas are not in it: see `arenas`.
 
     Threads: may be called from any thread; glibc locks each of its arenas for a moment.
 
@@ -42,43 +38,6 @@ def allocator() -> AllocatorReading | None:
     """
     read = _reader()
     return read() if read is not None else None
-
-
-class CountingAllocator:
-    """A provider that adds what the allocator can hand out again to what is available.
-
-    The kernel sees memory that was freed and is kept by the allocator as used. `available` and
-    `used` of this provider's readings take it for free, up to what is used at all.
-
-    Args:
-        provider: Where the readings come from; closed with this one if it has `close`.
-
-    Threads: as `provider`.
-
-    Cost: `allocator()` each time; put it inside a `CachedProvider`.
-    """
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
-
-    def read(self) -> MemoryReading:
-        """The state now; raises what the provider raises."""
-        reading, books = self._provider.read(), allocator()
-        if books is None:
-            return reading
-        free = min(books.available, reading.used)
-        return replace(
-            reading,
-            used=reading.used - free,
-            available=min(reading.available + free, reading.limit),
-            source=f"{reading.source} and {books.source}",
-        )
-
-    def close(self) -> None:
-        """Close the provider; may be called twice."""
-        close = getattr(self._provider, "close", None)
-        if close is not None:
-            close()
 
 
 class _Mallinfo2(ctypes.Structure):

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from memquota.clock import Clock, monotonic
-from memquota.host.readings import MemoryReading, Provider, ReadingUnavailable
+from memquota.errors import UsageTypeError, UsageValueError
+from memquota.host.readings import MemoryReading, Provider, ReadingUnavailable, checked_clock, checked_provider
 
 READ_EVERY: Final = 0.1
 """A provider is asked at most this often, in seconds."""
@@ -55,6 +56,9 @@ class CachedProvider:
         every: The shortest time between two readings, in seconds.
         held_for: How long a reading may stand in for failed ones, in seconds.
 
+    Raises:
+        UsageError: A wrong argument; times must not be negative.
+
     Threads: may be used from any thread; `provider.read` is called by one at a time. A thread that
         finds another one reading takes the last reading instead of waiting. After a fork the child
         starts with a fresh lock.
@@ -70,10 +74,10 @@ class CachedProvider:
         every: float = READ_EVERY,
         held_for: float = HELD_FOR,
     ) -> None:
-        self._provider = provider
-        self._clock = clock
-        self._every = every
-        self._held_for = held_for
+        self._provider = checked_provider(provider)
+        self._clock = checked_clock(clock)
+        self._every = _checked_seconds(every, "every")
+        self._held_for = _checked_seconds(held_for, "held_for")
         self._lock = threading.Lock()
         self._known: _Known | None = None
         self._closed = False
@@ -140,6 +144,14 @@ class CachedProvider:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _checked_seconds(seconds: float, what: str) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise UsageTypeError(f"{what} must be a number of seconds, not {seconds!r}")
+    if not seconds >= 0:
+        raise UsageValueError(f"{what} must not be negative, nor {seconds!r} s")
+    return float(seconds)
 
 
 _alive: "weakref.WeakSet[CachedProvider]" = weakref.WeakSet()

@@ -9,11 +9,11 @@ from memquota.clock import Clock, monotonic
 from memquota.host import cgroup_v1, parse
 from memquota.host.cgroup_v1 import V1
 from memquota.host.cgroup_v2 import V2
-from memquota.host.files import KeptFile, beneath, read_once, read_to_end
+from memquota.host.files import OWN, KeptFile, Root, beneath, checked_root, read_once, read_to_end
 from memquota.host.layout import Layout
 from memquota.host.meminfo import MACHINE
 from memquota.host.place import Level, memory_places
-from memquota.host.readings import MemoryReading, ReadingUnavailable
+from memquota.host.readings import MemoryReading, ReadingUnavailable, checked_clock
 from memquota.sizes import LARGEST_SIZE
 
 LOOK_EVERY: Final = 1.0
@@ -50,7 +50,9 @@ def lineage(root: str) -> Lineage:
     """
     groups = read_once(beneath(root, "/proc/self/cgroup"))
     mounts = parse.mounts(read_to_end(beneath(root, "/proc/self/mountinfo")))
-    places, why = memory_places(parse.own_groups(groups), mounts)
+    # Where no hierarchy is mounted at all the kernel writes an empty list; elsewhere it was cut off.
+    own = parse.own_groups(groups) if groups or mounts else parse.Groups(None, None)
+    places, why = memory_places(own, mounts)
     if not places:
         return Lineage(V2, (), why, groups)
     for place in places:
@@ -106,6 +108,9 @@ class CgroupProvider:
         root: The root of the file system; another one than `/` reads a recorded tree.
         clock: Times the looks at where this process is, and stamps the readings.
 
+    Raises:
+        UsageError: A wrong argument.
+
     Threads: may be used from any thread. After a fork the child reads its own groups within 1 s.
 
     Cost: some 10 µs for the machine, 2 µs for a level without a limit, and 15 µs for one with a limit
@@ -117,9 +122,9 @@ class CgroupProvider:
     Source: the kernel's admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/memory.rst.
     """
 
-    def __init__(self, root: str = "/", *, clock: Clock = monotonic) -> None:
-        self._root = root
-        self._clock = clock
+    def __init__(self, root: Root = OWN, *, clock: Clock = monotonic) -> None:
+        self._root = checked_root(root)
+        self._clock = checked_clock(clock)
         self._found: _Found | None = None
         self._closed = False
 

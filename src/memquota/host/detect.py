@@ -6,10 +6,10 @@ from typing import Final, SupportsIndex
 
 from memquota.clock import Clock, monotonic
 from memquota.errors import UsageValueError
-from memquota.host.allocator import CountingAllocator
 from memquota.host.cached import CachedProvider
 from memquota.host.cgroup import CgroupProvider
-from memquota.host.files import beneath
+from memquota.host.counting import CountingAllocator
+from memquota.host.files import OWN, Root, beneath, checked_root
 from memquota.host.meminfo import MeminfoProvider
 from memquota.host.readings import Provider, ReadingUnavailable
 from memquota.sizes import parse_size
@@ -18,7 +18,7 @@ _MIB: Final = 1024**2
 _GIB: Final = 1024**3
 
 
-def detect(root: str = "/", *, clock: Clock = monotonic, count_allocator: bool = False) -> CachedProvider:
+def detect(root: Root = OWN, *, clock: Clock = monotonic, count_allocator: bool = False) -> CachedProvider:
     """The provider that fits this machine.
 
     Control groups of either version, and the machine where none limits memory, on Linux; the
@@ -28,7 +28,7 @@ def detect(root: str = "/", *, clock: Clock = monotonic, count_allocator: bool =
     Args:
         root: The root of the file system; another one than `/` reads a recorded tree.
         clock: Times how often the files are read, and stamps the readings.
-        count_allocator: Whether what the C allocator has freed and kept counts as available; it
+        count_allocator: Whether what the allocators have freed and kept counts as available; it
             makes a reading cost up to some milliseconds (see `CountingAllocator`).
 
     Returns:
@@ -36,6 +36,7 @@ def detect(root: str = "/", *, clock: Clock = monotonic, count_allocator: bool =
 
     Raises:
         ReadingUnavailable: There is neither `/proc` nor psutil.
+        UsageError: A wrong argument.
 
     Example:
         >>> with detect() as provider:
@@ -43,12 +44,13 @@ def detect(root: str = "/", *, clock: Clock = monotonic, count_allocator: bool =
         >>> reading.available <= reading.limit
         True
     """
+    root = checked_root(root)
     provider: Provider
     if os.path.exists(beneath(root, "/proc/self/cgroup")):
         provider = CgroupProvider(root, clock=clock)
     elif os.path.exists(beneath(root, "/proc/meminfo")):
         provider = MeminfoProvider(root, clock=clock)
-    elif root == "/" and importlib.util.find_spec("psutil") is not None:
+    elif root == OWN and importlib.util.find_spec("psutil") is not None:
         from memquota.host.with_psutil import PsutilProvider
 
         provider = PsutilProvider(clock=clock)

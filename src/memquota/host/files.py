@@ -2,9 +2,16 @@
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
+from memquota.errors import UsageTypeError, UsageValueError
 from memquota.host.parse import Malformed
+
+Root: TypeAlias = str | os.PathLike[str]
+"""The root of a file system: `/`, or the directory of a recorded tree."""
+
+OWN: Final = "/"
+"""The root of the file system that this process sees."""
 
 LONGEST: Final = 64 * 1024
 """No file here is longer, in bytes; one that is is none of the kernel's."""
@@ -61,6 +68,19 @@ def read_to_end(path: str) -> bytes:
     """A file of any length; the list of mounts may have thousands of lines."""
     with open(path, "rb") as file:
         return file.read()
+
+
+def checked_root(root: Root) -> str:
+    """The argument as text, `"/"` where it is that; UsageError where it is no path."""
+    try:
+        path = os.fspath(root)
+    except TypeError:
+        path = None
+    if not isinstance(path, str):
+        raise UsageTypeError(f"root must be the path of a directory, not {root!r}")
+    if not path or "\0" in path:
+        raise UsageValueError(f"root must be the path of a directory, not {path!r}")
+    return path.rstrip("/") or OWN
 
 
 def beneath(root: str, path: str) -> str:

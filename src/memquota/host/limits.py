@@ -1,19 +1,22 @@
 """Every limit on this process's memory, how they interact, and which one it hits first."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Final, Literal
 
 from memquota.host import cgroup_v1, parse
 from memquota.host.allocator import AllocatorReading, allocator
+from memquota.host.arenas import arenas
 from memquota.host.cgroup import Lineage, hidden_path, lineage, working_set
 from memquota.host.cgroup_v1 import V1
 from memquota.host.cgroup_v2 import V2
-from memquota.host.files import beneath, read_once
+from memquota.host.files import OWN, Root, beneath, checked_root, read_once
 from memquota.host.layout import Layout
 from memquota.host.meminfo import MACHINE
 from memquota.host.place import Level
+from memquota.host.readings import ReadingUnavailable
 from memquota.sizes import format_size
 
 Kind = Literal["hard", "addresses", "soft", "note"]
@@ -85,6 +88,10 @@ class Limit:
             return None
         return max(0, self.limit - self.used)
 
+    def above(self, memory: int | None) -> bool:
+        """Whether it is larger than this much memory; not where either is unknown."""
+        return memory is not None and self.limit is not None and self.limit > memory
+
     @property
     def title(self) -> str:
         """Its name and level, for people."""
@@ -106,6 +113,8 @@ class Limits:
     """How the control groups were found, in a sentence."""
     allocator: AllocatorReading | None
     """What the C allocator has at hand; None: it does not tell."""
+    arenas: AllocatorReading | None = None
+    """What CPython's own allocator has at hand; None: it does not tell."""
 
     @property
     def effective(self) -> int | None:
@@ -118,7 +127,8 @@ class Limits:
         """The limit that is hit first when the process takes fresh memory and uses it.
 
         Such memory counts against every limit alike (addresses, data segment, each level), so
-        the nearest is hit first, which need not be the least. None: none is known.
+        the nearest is hit first, which need not be the least. A limit above the machine's memory is
+        never hit. None: none is known.
         """
         return next(iter(self._by_distance()), None)
 
@@ -130,6 +140,7 @@ class Limits:
             "first": None if first is None else _row_as_dict(first),
             "rows": [_row_as_dict(row) for row in self.rows],
             "allocator": None if self.allocator is None else asdict(self.allocator),
+            "arenas": None if self.arenas is None else asdict(self.arenas),
             "why": self.why,
         }
 
@@ -138,8 +149,13 @@ class Limits:
         return "\n".join(self._sentences())
 
     def _by_distance(self) -> list[Limit]:
+        machine = next((row.limit for row in self.rows if row.name == _MACHINE_ROW.name), None)
         ends = [row for row in self.rows if row.kind in ("hard", "addresses")]
-        known = [(row.distance, row) for row in ends if row.distance is not None]
+        known = [
+            (row.distance, row)
+            for row in ends
+            if row.distance is not None and not (row.kind == "hard" and row.above(machine))
+        ]
         return [row for _, row in sorted(known, key=lambda pair: pair[0])]
 
     def _sentences(self) -> Iterator[str]:
@@ -147,11 +163,12 @@ class Limits:
         nearest = self._by_distance()
         if nearest:
             yield f"Hit first: {_standing(nearest[0])}; then {nearest[0].then}."
-            if self.allocator is not None:
-                yield (
-                    f"Before more is needed, {self.allocator.source} can hand out "
-                    f"{format_size(self.allocator.available)} again that was freed."
-                )
+            for books in (self.allocator, self.arenas):
+                if books is not None:
+                    yield (
+                        f"Before more is needed, {books.source} can hand out "
+                        f"{format_size(books.available)} again that was freed."
+                    )
             if nearest[1:]:
                 yield f"Next: {_standing(nearest[1])}."
         else:
@@ -171,13 +188,16 @@ class Limits:
                 yield f"Note: {row.title} is {format_size(row.limit)}: {row.then}."
 
 
-def limits(root: str = "/") -> Limits:
+def limits(root: Root = OWN) -> Limits:
     """Every limit that applies to this process, with what counts against each now.
 
-    Never raises: what cannot be read is a row that says why.
+    What cannot be read is a row that says why.
 
     Args:
         root: The root of the file system; another one than `/` reads a recorded tree.
+
+    Raises:
+        UsageError: `root` is no path.
 
     Cost: below 1 ms; nothing is kept open.
 
@@ -189,6 +209,7 @@ def limits(root: str = "/") -> Limits:
         >>> found.first is not None and found.effective is not None
         True
     """
+    root = checked_root(root)
     rows: list[Limit] = []
     try:
         where = lineage(root)
@@ -200,7 +221,7 @@ def limits(root: str = "/") -> Limits:
         why = f"unknown: {error}"
     rows += _of_process(root)
     rows += _of_machine(root)
-    return Limits(tuple(rows), why, allocator())
+    return Limits(tuple(rows), why, allocator(), arenas())
 
 
 def _row(row: Limit, limit: Callable[[], int | None], used: Callable[[], int | None]) -> list[Limit]:
@@ -217,6 +238,7 @@ def _row(row: Limit, limit: Callable[[], int | None], used: Callable[[], int | N
 
 
 def _of_group(layout: Layout, level: Level) -> list[Limit]:
+    @cache  # the rows are of one moment, and memory.stat is dear
     def file(name: str) -> bytes:
         return read_once(f"{level.directory}/{name}")
 
@@ -265,6 +287,8 @@ def _of_machine(root: str) -> list[Limit]:
     try:
         data = read_once(beneath(root, "/proc/meminfo"))
         total, available = parse.meminfo(data)
+    except FileNotFoundError as error:
+        return [_of_machine_by_psutil(root) or replace(_MACHINE_ROW, problem=str(error))]
     except (OSError, parse.Malformed) as error:
         return [replace(_MACHINE_ROW, problem=str(error))]
     rows = [replace(_MACHINE_ROW, limit=total, used=total - available)]
@@ -273,6 +297,19 @@ def _of_machine(root: str) -> list[Limit]:
         row = Limit("SwapTotal", MACHINE, "note", _SWAPPED, _STAYS)
         rows.append(replace(row, limit=swap, used=swap - free))
     return rows + _of_overcommit(root, data)
+
+
+def _of_machine_by_psutil(root: str) -> Limit | None:
+    """What other systems than Linux have, where psutil is installed."""
+    if root != OWN or importlib.util.find_spec("psutil") is None:
+        return None
+    from memquota.host.with_psutil import PsutilProvider
+
+    try:
+        reading = PsutilProvider().read()
+    except ReadingUnavailable as error:
+        return replace(_MACHINE_ROW, problem=str(error))
+    return replace(_MACHINE_ROW, limit=reading.limit, used=reading.used)
 
 
 def _of_overcommit(root: str, meminfo: bytes) -> list[Limit]:

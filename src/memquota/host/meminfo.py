@@ -4,8 +4,8 @@ from typing import Final
 
 from memquota.clock import Clock, monotonic
 from memquota.host import parse
-from memquota.host.files import KeptFile, beneath
-from memquota.host.readings import MemoryReading, ReadingUnavailable
+from memquota.host.files import OWN, KeptFile, Root, beneath, checked_root
+from memquota.host.readings import MemoryReading, ReadingUnavailable, checked_clock
 
 MACHINE: Final = "machine"
 """The name of the level above all control groups."""
@@ -18,6 +18,9 @@ class MeminfoProvider:
         root: The root of the file system.
         clock: Where the readings' time comes from.
 
+    Raises:
+        UsageError: A wrong argument.
+
     Threads: may be used from any thread.
 
     Cost: about 10 µs a reading.
@@ -25,9 +28,9 @@ class MeminfoProvider:
     Source: proc_meminfo(5). What is available is the kernel's own estimate.
     """
 
-    def __init__(self, root: str = "/", *, clock: Clock = monotonic) -> None:
-        self._path = beneath(root, "/proc/meminfo")
-        self._clock = clock
+    def __init__(self, root: Root = OWN, *, clock: Clock = monotonic) -> None:
+        self._path = beneath(checked_root(root), "/proc/meminfo")
+        self._clock = checked_clock(clock)
         self._file: KeptFile | None = None
         self._closed = False
 

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from memquota.clock import Clock, monotonic
-from memquota.errors import UsageValueError
+from memquota.errors import UsageTypeError, UsageValueError
 from memquota.host import parse
-from memquota.host.pressure import PressureFile, pressure_file
-from memquota.host.readings import PressureReading, ReadingUnavailable
+from memquota.host.files import OWN, Root, checked_root
+from memquota.host.pressure import LOOK_EVERY, NONE_KEPT, PressureFile, look
+from memquota.host.readings import PressureReading, ReadingUnavailable, checked_clock
 
 _logger: Final = logging.getLogger("memquota.host")
 
@@ -22,9 +23,6 @@ _logger: Final = logging.getLogger("memquota.host")
 _LOOKS_PER_WINDOW: Final = 10
 _SHORTEST: Final = 0.5
 _LONGEST: Final = 10.0
-
-# Whether this process was moved to another group is looked at this often, in seconds.
-_LOOK_EVERY: Final = 3.0
 
 
 class StallMeter:
@@ -71,7 +69,7 @@ class PressureWatch:
         clock: Times the looks where there is no trigger; what it says must advance by itself.
 
     Raises:
-        UsageError: `stall` or `window` makes no sense.
+        UsageError: A wrong argument; `stall` or `window` makes no sense.
         ReadingUnavailable: The kernel keeps no pressure information.
 
     Callbacks: called in the watch's own thread, at most once a window, without a lock held; it may
@@ -88,9 +86,14 @@ class PressureWatch:
         stall: float = 0.15,
         window: float = 2.0,
         full: bool = False,
-        root: str = "/",
+        root: Root = OWN,
         clock: Clock = monotonic,
     ) -> None:
+        if not callable(callback):
+            raise UsageTypeError(f"a callback must be callable, not {callback!r}")
+        for what, seconds in (("stall", stall), ("window", window)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise UsageTypeError(f"{what} must be a number of seconds, not {seconds!r}")
         if not _SHORTEST <= window <= _LONGEST:
             raise UsageValueError(f"window must be {_SHORTEST} to {_LONGEST} s, not {window!r}")
         if not 0 < stall <= window:
@@ -98,17 +101,22 @@ class PressureWatch:
         self._callback = callback
         self._stall, self._window, self._full = stall, window, full
         self._kind = "full" if full else "some"
-        self._root, self._clock = root, clock
-        found = pressure_file(root)
+        self._root, self._clock = checked_root(root), checked_clock(clock)
+        found = look(self._root)
         if found is None:
-            raise ReadingUnavailable("the kernel keeps no memory pressure information")
-        self._file = found
-        self._trigger = self._ask_kernel(found)
+            raise ReadingUnavailable(NONE_KEPT)
+        self._file = found[0]
         self._closed = False
         self._pid = os.getpid()
         self._wake, self._waker = os.pipe()
+        self._trigger = self._ask_kernel(self._file)
         self._thread = threading.Thread(target=self._run, name="memquota-pressure", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._let_go()
+            os.close(self._waker)
+            raise
 
     @property
     def granted(self) -> bool:
@@ -150,7 +158,7 @@ class PressureWatch:
 
     def _ask_kernel(self, found: PressureFile) -> int | None:
         """A descriptor that becomes ready on pressure; None: the kernel grants none."""
-        if self._root.rstrip("/"):
+        if self._root != OWN:
             return None  # a recorded tree: writing would change it
         order = f"{self._kind} {self._stall * 1e6:.0f} {self._window * 1e6:.0f}\0"
         try:
@@ -169,13 +177,13 @@ class PressureWatch:
         looked = self._clock()
         try:
             while True:
-                pause = self._window / _LOOKS_PER_WINDOW if self._trigger is None else _LOOK_EVERY
+                pause = self._window / _LOOKS_PER_WINDOW if self._trigger is None else LOOK_EVERY
                 fired = self._wait(pause)
                 if self._closed:
                     return
                 now = self._clock()
                 gone = fired & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
-                if gone or not 0 <= now - looked < _LOOK_EVERY:
+                if gone or not 0 <= now - looked < LOOK_EVERY:
                     looked = now
                     self._look_again(anew=bool(gone))
                 self._tell_if_due(meter, now, told=bool(fired and not gone))
@@ -198,7 +206,8 @@ class PressureWatch:
 
     def _look_again(self, *, anew: bool) -> None:
         """Follow this process into another group; `anew`: the old one was removed."""
-        found = pressure_file(self._root)
+        looked = look(self._root)
+        found = None if looked is None else looked[0]
         if not anew and (found is None or found.file.path == self._file.file.path):
             return
         if self._trigger is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, SupportsIndex, runtime_checkable
 
 from memquota.clock import Clock, monotonic
+from memquota.errors import UsageTypeError
 from memquota.sizes import parse_size
 
 
@@ -58,6 +59,11 @@ class Stall:
     total: float
     """Seconds altogether."""
 
+    @property
+    def fraction(self) -> float:
+        """`avg10` as a share between 0 and 1: what gates and limiters look at."""
+        return min(max(0.0, self.avg10 / 100), 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class PressureReading:
@@ -90,6 +96,20 @@ class Provider(Protocol):
         ...
 
 
+def checked_provider(provider: Provider) -> Provider:
+    """The argument, or UsageError where it is no provider."""
+    if not callable(getattr(provider, "read", None)):
+        raise UsageTypeError(f"a provider must have a method read, not {provider!r}")
+    return provider
+
+
+def checked_clock(clock: Clock) -> Clock:
+    """The argument, or UsageError where it is no clock."""
+    if not callable(clock):
+        raise UsageTypeError(f"a clock must be callable, not {clock!r}")
+    return clock
+
+
 class FixedProvider:
     """A provider that says what it was told, for tests and for limits known from elsewhere.
 
@@ -99,7 +119,7 @@ class FixedProvider:
         clock: Where the readings' time comes from.
 
     Raises:
-        UsageError: A size is not understood.
+        UsageError: A size is not understood, or the clock is none.
 
     Threads: may be used from any thread.
     """
@@ -111,7 +131,7 @@ class FixedProvider:
         *,
         clock: Clock = monotonic,
     ) -> None:
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._failure: str | None = None
         self._reading = _fixed(parse_size(limit, what="limit"), parse_size(used, what="used"))
 

@@ -4,11 +4,11 @@ import importlib.util
 import os
 
 from memquota.host import parse
-from memquota.host.files import beneath, read_once
+from memquota.host.files import OWN, Root, beneath, checked_root, read_once
 from memquota.host.readings import ReadingUnavailable
 
 
-def resident_size(root: str = "/") -> int:
+def resident_size(root: Root = OWN) -> int:
     """The resident size of this process in bytes: its pages that are in memory, shared ones included.
 
     What was swapped out is not in it, nor are the kernel's buffers for the process.
@@ -18,6 +18,7 @@ def resident_size(root: str = "/") -> int:
 
     Raises:
         ReadingUnavailable: It cannot be told: there is neither `/proc` nor psutil.
+        UsageError: `root` is no path.
 
     Cost: some microseconds.
 
@@ -27,10 +28,11 @@ def resident_size(root: str = "/") -> int:
         >>> resident_size() > 1024**2
         True
     """
+    root = checked_root(root)
     try:
         pages = parse.number(read_once(beneath(root, "/proc/self/statm")).split()[1])
     except FileNotFoundError:
-        if root != "/" or importlib.util.find_spec("psutil") is None:
+        if root != OWN or importlib.util.find_spec("psutil") is None:
             raise ReadingUnavailable(f"no resident size: no /proc at {root!r}, and no psutil") from None
         from memquota.host.with_psutil import resident_size_by_psutil
 
