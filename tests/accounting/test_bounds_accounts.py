@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +20,8 @@ from memquota import (
     UsageTypeError,
     UsageValueError,
 )
-from memquota.accounting import Bounds, ComponentRegistry
+from memquota.accounting import Bounds, ComponentRegistry, Report
+from tests.support.watchdog import run_isolated
 
 MIB = 1024**2
 
@@ -251,3 +255,80 @@ def test_who_opens_accounts_while_they_are_being_opened_is_refused(tracker: Trac
     assert component.bounds == Bounds(0, 7)
     assert account.closed
     assert registry.open_accounts(tracker)["x"].limit == 7
+
+
+def test_a_lower_limit_may_close_an_account_whose_turn_is_still_to_come(tracker: Tracker) -> None:
+    registry = ComponentRegistry()
+    registry.component("a").declare(Bounds(0, 1000))
+    registry.component("a.old").declare(Bounds(0, 1000))
+    registry.component("a.new").declare(Bounds(0, 1000))
+    accounts = registry.open_accounts(tracker)
+    accounts["a.old"].claim(500)
+    accounts["a.new"].claim(500)
+    for name in ("a", "a.old", "a.new"):
+        registry.component(name).declare(Bounds(0, 250))
+
+    assert registry.open_accounts(tracker) == accounts
+
+    assert [accounts[name].closed for name in ("a", "a.old", "a.new")] == [False, True, True]
+    assert (accounts["a"].limit, accounts["a"].used) == (750, 0)
+
+
+def test_a_forked_child_needs_nobody_who_held_a_lock() -> None:
+    run_isolated("""
+        import os, threading
+        from memquota import Tracker
+        from memquota.accounting import Bounds, ComponentRegistry
+
+        registry = ComponentRegistry()
+        registry.component("a").declare(Bounds(1, 2))
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold():
+            with registry._lock, registry._opening:
+                held.set()
+                go_on.wait()
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            assert registry.declared().firm == 2
+            registry.open_accounts(Tracker("1MiB"))
+            os._exit(0)
+        go_on.set()
+        holding.join()
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
+def test_a_signal_handler_may_ask_for_a_report_at_any_moment(tracker: Tracker) -> None:
+    registry = ComponentRegistry()
+    reports: list[Report] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: reports.append(registry.report()))
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename.endswith("registry.py"):
+            if event == "line" and not reports_running[0]:
+                lines += 1
+                reports_running[0] = True
+                signal.raise_signal(signal.SIGUSR1)
+                reports_running[0] = False
+            return trace
+        return None
+
+    reports_running = [False]
+    sys.settrace(trace)
+    try:
+        registry.component("a").declare(lambda builder: builder.component("b", Bounds(1, 2)))
+        registry.declared()
+        registry.component("a").reset()
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGUSR1, before)
+
+    assert len(reports) == lines > 50
+    assert {report.root.firm for report in reports} == {None, 2}

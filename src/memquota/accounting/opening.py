@@ -10,7 +10,7 @@ from typing import Final
 from memquota.account import Account
 from memquota.accounting.bounds import ComponentBounds
 from memquota.accounting.verify import contradictions, refuse
-from memquota.errors import UsageError, UsageValueError
+from memquota.errors import AccountClosed, UsageError, UsageValueError
 from memquota.sizes import LARGEST_SIZE
 from memquota.tracker import Tracker
 
@@ -62,11 +62,14 @@ def open_accounts(tracker: Tracker, declared: ComponentBounds, present: Mapping[
 
 
 def bring_up_to_date(accounts: Mapping[str, Account], declared: ComponentBounds) -> None:
-    """Give each account the limits that are declared now."""
+    """Give each account the limits that are declared now. A lower one starts a round, which may close others."""
     for component in declared.walk():
         account = accounts.get(component.name)
         if account is not None and (account.limit, account.minimum) != (wanted := _limits(component)):
-            account.reconfigure(limit=wanted[0], minimum=wanted[1])
+            try:
+                account.reconfigure(limit=wanted[0], minimum=wanted[1])
+            except AccountClosed:
+                pass  # opened anew, with these limits, at the next call
 
 
 def _limits(component: ComponentBounds) -> tuple[int | None, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterator
-from threading import Lock
+from threading import Lock, RLock
 from typing import final
 
 from attrs import frozen
@@ -39,7 +41,7 @@ class _Node:
 
     def walk(self) -> Iterator[_Node]:
         yield self
-        for child in self.children.values():
+        for child in list(self.children.values()):  # a signal handler may ask for another one meanwhile
             yield from child.walk()
 
     def prune(self) -> bool:
@@ -49,7 +51,7 @@ class _Node:
         return not known and self.bounds is None and self.account is None and self.group is None
 
     def declared(self) -> ComponentBounds:
-        components = tuple(child.declared() for child in self.children.values())
+        components = tuple(child.declared() for child in list(self.children.values()))
         return ComponentBounds.of(self.name, self.bounds, components)
 
 
@@ -63,12 +65,18 @@ class ComponentRegistry:
     The registry keeps the accounts that it has opened, and so their tracker.
 
     Threads:
-        Any. No lock is held while specifications run.
+        Any. No lock is held while specifications run. A signal handler may ask for a report; it gets a UsageError where
+        it has interrupted the books of the tracker. A forked child goes on with what was declared.
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._root = _Node("")
+        self._renew()
+        _registries.add(self)
+
+    def _renew(self) -> None:
+        """Fresh locks, in a forked child too: whoever held one is not there."""
+        self._lock = RLock()
         # Held by who opens or closes accounts: whoever comes meanwhile is refused, as reclaimed participants may.
         self._opening = Lock()
 
@@ -128,6 +136,7 @@ class ComponentRegistry:
             UsageError: It is no tracker; there are open accounts of another one; another call is running; or a hard
                 limit that was given to an account by hand is below its new limit.
             TrackerClosed: The tracker is closed.
+            AccountClosed: An account collapsed while others were opened below it: call again.
         """
         if not isinstance(tracker, Tracker):
             raise UsageTypeError(f"accounts are opened with a tracker, not {tracker!r}")
@@ -198,9 +207,8 @@ class ComponentRegistry:
                     below.bounds = below.along = None
             for full, bounds in told.items():
                 below = self._node(full.split("."))
-                if (
-                    bounds is not None or below.bounds is None
-                ):  # what is only a name on the way to others changes nothing
+                # What is only a name on the way to others changes nothing.
+                if bounds is not None or below.bounds is None:
                     below.bounds, below.along = bounds, name
             node.prune()
 
@@ -298,3 +306,15 @@ class Component:
 
     def __repr__(self) -> str:
         return f"<Component {self.name!r}>"
+
+
+_registries: weakref.WeakSet[ComponentRegistry] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for registry in _registries:
+        registry._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
