@@ -66,6 +66,7 @@ class Admission(Moves):
         if not self.enter(permit):
             self.move(self.attempt, permit)
             if permit.state is not _INSIDE:
+                self.check(permit)  # closed meanwhile
                 raise WouldBlock
         if permit.weight:
             book(self, permit)
@@ -76,6 +77,7 @@ class Admission(Moves):
         if self.on_full == "refuse":
             self.move(self.attempt, permit)
             if permit.state is not _INSIDE:
+                self.check(permit)
                 raise self._full(permit)
         else:
             permit.waiter = waiter

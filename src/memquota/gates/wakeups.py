@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future, current_task
-from collections.abc import Callable
 from threading import TIMEOUT_MAX, Lock
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -169,8 +168,9 @@ def _watch(loop: AbstractEventLoop, bereft: Bereft) -> None:
     """Have somebody told when a loop of asyncio is closed."""
     watchers = _watched.get(loop)
     if watchers is None:
-        watchers = _watched.setdefault(loop, WeakSet())
+        watchers = WeakSet()
         loop.call_later(_FAR, _Will(watchers))
+        _watched[loop] = watchers
     watchers.add(bereft)
 
 
@@ -181,7 +181,7 @@ class _Will:
     place in the line.
     """
 
-    __slots__ = ("_watchers",)
+    _watchers: WeakSet[Bereft] | tuple[()] = ()
 
     def __init__(self, watchers: WeakSet[Bereft]) -> None:
         self._watchers = watchers
@@ -189,6 +189,6 @@ class _Will:
     def __call__(self) -> None:
         pass
 
-    def __del__(self, _tuple: Callable[[WeakSet[Bereft]], tuple[Bereft, ...]] = tuple) -> None:
-        for bereft in _tuple(self._watchers):
+    def __del__(self) -> None:
+        for bereft in [*self._watchers]:
             bereft.lost_loop()
