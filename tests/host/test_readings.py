@@ -177,6 +177,7 @@ def test_detect_falls_back_to_psutil_where_there_is_no_proc(
     monkeypatch.setattr("os.path.exists", lambda path: False)
 
     assert isinstance(host.detect().provider, PsutilProvider)
+    assert isinstance(host.detect("//").provider, PsutilProvider)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(host.ReadingUnavailable, match="psutil is not installed"):
         host.detect()
