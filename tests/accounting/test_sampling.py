@@ -12,6 +12,7 @@ from memquota import UsageError
 from memquota.accounting import allocations
 from memquota.accounting.sampling import Sampled, Sampling
 from tests.accounting.allocation_programs import needs_hooks
+from tests.support.watchdog import run_isolated
 
 MIB = 1 << 20
 
@@ -148,3 +149,31 @@ def test_samples_are_added_and_subtracted() -> None:
     assert first + second == Sampled(150, 40, 4)
     assert first - second == Sampled(50, 20, 2)
     assert first.net_bytes == 70
+
+
+def test_a_forked_child_samples_nothing_and_may_start() -> None:
+    """F41: also in the middle of a window."""
+    run_isolated("""
+        import os, threading, tracemalloc
+        from memquota.accounting import Sampling, allocations
+
+        opened = threading.Event()
+        sampling = Sampling(window=3000, every=3000.01)
+        wait = sampling._ending.wait
+        sampling._ending.wait = lambda timeout: (opened.set(), wait(timeout))
+        with sampling:
+            assert opened.wait(20)
+            assert tracemalloc.is_tracing() and allocations.enter is not None
+            if (child := os.fork()) == 0:
+                assert not sampling.running
+                assert not tracemalloc.is_tracing() and allocations.enter is None
+                sampling.stop()
+                with Sampling():
+                    pass
+                if allocations.available():
+                    with allocations.tracking():
+                        pass
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert sampling.running and tracemalloc.is_tracing()
+    """)

@@ -249,7 +249,9 @@ static PyObject *py_register(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(no
         return PyLong_FromLong(groups_made++);
     }
     /* All numbers were used once. One that was released is free when nothing is left of it. */
-    for (uint32_t number = 1; number < GROUPS - 1; number++) {
+    static uint32_t number; /* where the search goes on: each is looked at when it is its turn */
+    for (uint32_t seen = 1; seen < GROUPS - 1; seen++) {
+        number = number < GROUPS - 2 ? number + 1 : 1;
         if (!groups[number].open && !is_current_somewhere(number) && is_empty(number)) {
             clear_sums(&groups[number].sums);
             groups[number].open = true;
@@ -363,6 +365,10 @@ static int execute(PyObject *Py_UNUSED(module))
     PyErr_SetString(PyExc_ImportError, "an interpreter without the GIL is not supported yet");
     return -1;
 #endif
+    if (sizeof(void *) < 8) {
+        PyErr_SetString(PyExc_ImportError, "blocks of a 32-bit system may share a granule");
+        return -1;
+    }
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError, "only the main interpreter can count allocations: hooks are of the process");
         return -1;

@@ -116,10 +116,11 @@ class ThreadState:
         real: The real time at that moment, or `_NEVER`.
         clock: Reads the thread's clock from other threads.
         lost: With blocks that were found open after their step.
-        follower: That of the loop that ran last in this thread.
+        in_asyncio: What follows the tasks of the loop of asyncio that was seen last in this thread.
+        in_trio: The same for the run of trio.
     """
 
-    __slots__ = ("_life", "clock", "follower", "lost", "real", "since", "top")
+    __slots__ = ("_life", "clock", "in_asyncio", "in_trio", "lost", "real", "since", "top")
 
     def __init__(self, life: _Life) -> None:
         self.top: Frame | None = None
@@ -127,7 +128,8 @@ class ThreadState:
         self.real = _NEVER
         self.clock = clock.clock_of_this_thread()
         self.lost: list[Frame] = []
-        self.follower: Any = None
+        self.in_asyncio: Any = None
+        self.in_trio: Any = None
         self._life = weakref.ref(life)
 
     @property
@@ -162,8 +164,8 @@ def this_thread() -> ThreadState:
 
 def tell(state: ThreadState) -> None:
     """Tell the allocation tracker, while it runs, whose group this thread is in now."""
-    if allocations.enter is not None:
-        allocations.enter(state.top.group.allocation_id if state.top is not None else 0)
+    if (enter := allocations.enter) is not None:
+        enter(state.top.group.allocation_id if state.top is not None else 0)
 
 
 def resume(state: ThreadState, top: Frame) -> None:
@@ -266,8 +268,8 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
                         if below is not None:
                             below.tally.ns += spent
                     here.top = inner
-                    if allocations.enter is not None:
-                        allocations.enter(inner.group.allocation_id)
+                    if (enter := allocations.enter) is not None:
+                        enter(inner.group.allocation_id)
                 else:
                     here.top = inner
                 out = call(value)
@@ -281,8 +283,8 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
                         here.real = moment
                         inner.tally.ns += spent
                     here.top = below
-                    if allocations.enter is not None:
-                        allocations.enter(below.group.allocation_id if below is not None else 0)
+                    if (enter := allocations.enter) is not None:
+                        enter(below.group.allocation_id if below is not None else 0)
                 else:
                     here.top = below
             except StopIteration as stop:
@@ -354,7 +356,7 @@ class MeasuredCoroutine:
         next(drive)  # whatever comes first is measured, an exception too
         self.send = drive.send
         self.throw = drive.throw
-        self.__next__ = drive.__next__  # type: ignore[misc]
+        self.__next__ = drive.__next__
 
     def close(self) -> None:
         """Close the coroutine, in its group."""

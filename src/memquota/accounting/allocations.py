@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -70,8 +71,11 @@ _names: Final[dict[int, str]] = {}
 #: Numbers where there is no compiled part to give them out. Nobody looks at a single block there, so none comes back.
 _numbers: Final = count(1)
 
-#: Who may set `enter`; None: nobody is counting.
-_source: object = None
+#: Whoever takes the token may set `enter`. Deques, as they are atomic and no lock that a fork could leave taken.
+_token: Final = deque([None])
+
+#: The exact source has taken it, when there is something in here.
+_running: Final[deque[None]] = deque()
 
 _started = False
 
@@ -214,23 +218,28 @@ def start() -> None:
     global _started, enter  # noqa: PLW0603 - the process has one set of allocators
     if _hooks is None:
         raise UsageError(f"allocations cannot be counted: {why_not()}")
-    claim_source(_hooks)
+    claim_source()
     try:
         _hooks.start()
     except BaseException:
-        release_source(_hooks)
+        release_source()
         raise
     _started = True
     enter = _hooks.enter
+    _running.append(None)
 
 
 def stop() -> None:
     """Count no more; statistics stay as they are. Nothing happens when nothing was counted."""
     global enter  # noqa: PLW0603
-    if _hooks is not None and running():
-        enter = None
-        _hooks.stop()
-        release_source(_hooks)
+    try:
+        _running.pop()
+    except IndexError:
+        return
+    assert _hooks is not None
+    enter = None
+    _hooks.stop()
+    release_source()
 
 
 @contextmanager
@@ -243,28 +252,26 @@ def tracking() -> Iterator[None]:
         stop()
 
 
-def claim_source(source: object) -> None:
-    """For sources: from now on this one sets `enter`.
+def claim_source() -> None:
+    """For sources: from now on the caller alone sets `enter`.
 
     Raises:
         UsageError: Another one does, or the same already.
     """
-    global _source  # noqa: PLW0603
-    if _source is not None:
-        raise UsageError("allocations are being counted already")
-    _source = source
+    try:
+        _token.pop()
+    except IndexError:
+        raise UsageError("allocations are being counted already") from None
 
 
-def release_source(source: object) -> None:
-    """For sources: this one does not set `enter` any more."""
-    global _source  # noqa: PLW0603
-    if _source is source:
-        _source = None
+def release_source() -> None:
+    """For the source that claimed it last: it does not set `enter` any more."""
+    _token.append(None)
 
 
 def running() -> bool:
     """Whether the exact source is counting."""
-    return _hooks is not None and _source is _hooks
+    return bool(_running)
 
 
 def status() -> Status | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import tracemalloc
 from typing import Final, Self, final
@@ -96,8 +97,10 @@ class Sampling:
         if not 0 < window < every:
             raise UsageValueError(f"window must be above 0 and below every ({every:g} s), not {window!r} s")
         self.window: Final = float(window)
+        self._lock = threading.Lock()  # starting and stopping
         self._ending = threading.Event()
         self._ticker: Ticker | None = None
+        self._tracing = False
         self._place = _Place()
         self._windows = 0
         self._seconds = 0.0
@@ -121,17 +124,25 @@ class Sampling:
 
     def start(self) -> None:
         """Open the first window after `every` seconds less `window`; what was found before is kept."""
-        allocations.claim_source(self)
-        self._ending.clear()
-        self._ticker = Ticker(self._sample, self.every - self.window, "memquota-sampling")
+        with self._lock:
+            allocations.claim_source()
+            self._ending.clear()
+            try:
+                self._ticker = Ticker(self._sample, self.every - self.window, "memquota-sampling")
+            except BaseException:
+                allocations.release_source()
+                raise
+            _started.add(self)
 
     def stop(self) -> None:
         """Close the window that is open, and open no more. Nothing happens when it is not running."""
-        if self._ticker is not None:
-            self._ending.set()
-            self._ticker.end()
-            self._ticker = None
-            allocations.release_source(self)
+        with self._lock:
+            if self._ticker is not None:
+                self._ending.set()
+                self._ticker.end()
+                self._ticker = None
+                _started.discard(self)
+                allocations.release_source()
 
     def __enter__(self) -> Self:
         self.start()
@@ -147,9 +158,9 @@ class Sampling:
 
     def _sample(self) -> bool:
         """One window. Whether to go on."""
-        mine = not tracemalloc.is_tracing()
-        if mine:
+        if not tracemalloc.is_tracing():
             tracemalloc.start()
+            self._tracing = True
         began = clock.monotonic()
         self._windows += 1
         self._last = tracemalloc.get_traced_memory()[0]
@@ -157,11 +168,23 @@ class Sampling:
         try:
             self._ending.wait(self.window)
         finally:
-            allocations.enter = None
             self._seconds += clock.monotonic() - began
-            if mine:
-                tracemalloc.stop()
+            self._close()
         return not self._ending.is_set()
+
+    def _close(self) -> None:
+        allocations.enter = None
+        if self._tracing:
+            tracemalloc.stop()
+            self._tracing = False
+
+    def _end_in_child(self) -> None:
+        """After a fork: its thread is not there."""
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._ticker = None
+        self._close()
+        allocations.release_source()
 
     def _turn(self, group: int) -> int:
         """A thread turns to another group."""
@@ -175,3 +198,16 @@ class Sampling:
             found[2] += 1
         place.group, place.window = group, self._windows
         return left
+
+
+#: The one that is running.
+_started: Final[set[Sampling]] = set()
+
+
+def _after_fork_in_child() -> None:
+    while _started:
+        _started.pop()._end_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
