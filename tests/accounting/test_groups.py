@@ -318,6 +318,37 @@ def test_where_threads_have_no_clock_that_is_said_once_and_everything_works() ->
     )
 
 
+def test_groups_that_are_alive_when_the_interpreter_ends_say_nothing() -> None:
+    """F24"""
+    said = run_isolated("""
+        import asyncio, threading
+        from memquota.accounting import Group, allocations, group
+
+        async def waits():
+            await asyncio.sleep(1000)
+
+        kept = Group("a"), group("b")
+        if allocations.available():
+            allocations.start()
+        for each in kept:
+            each.__enter__()
+        coroutine = kept[0].run(waits())
+        async def main():
+            coroutine.send(None)
+        asyncio.run(main())
+        def stays():
+            with kept[1]:
+                threading.Event().wait()
+        threading.Thread(target=stays, daemon=True).start()
+        assert kept[0].allocation_id > 0
+        kept = (kept, kept[0].statistics())
+        cycle = [kept]
+        cycle.append(cycle)
+    """)
+
+    assert (said.stdout, said.stderr) == ("", "")
+
+
 def test_where_other_threads_clocks_cannot_be_read_their_blocks_count_when_they_are_left() -> None:
     run_isolated("""
         import threading, time

@@ -582,9 +582,11 @@ def test_trio_within_a_loop_of_asyncio_follows_its_own_tasks(clock: StepClock) -
 
     async def guest() -> None:
         async with trio.open_nursery() as nursery:
-            with group:
-                nursery.start_soon(computing, clock, 1)
-            await other.run(computing, clock, 10)
+            for _ in range(3):
+                with group:
+                    nursery.start_soon(computing, clock, 1)
+                await other.run(computing, clock, 10)
+                seen.append(len(instruments()))
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -592,9 +594,14 @@ def test_trio_within_a_loop_of_asyncio_follows_its_own_tasks(clock: StepClock) -
         trio.lowlevel.start_guest_run(
             guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
         )
-        await group.run(computing, clock, 100)
-        (await done).unwrap()
+        while not done.done():
+            await group.run(computing, clock, 100, 1)
+            turns.append(None)
+        done.result().unwrap()
 
+    seen: list[int] = []
+    turns: list[None] = []
     asyncio.run(main())
 
-    assert (seconds(group), seconds(other)) == (303, 30)
+    assert (seconds(group), seconds(other)) == (9 + 100 * len(turns), 90)
+    assert seen == [2, 2, 2]

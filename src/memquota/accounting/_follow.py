@@ -56,27 +56,27 @@ def follow_block(state: ThreadState, frame: Frame) -> None:
 
 
 def _here(state: ThreadState) -> _Loop | _Run | None:
+    """What follows tasks where this is called; None outside of event loops."""
     # Trio first: its tasks may run within callbacks of an asyncio loop.
     trio: Any = sys.modules.get("trio")
-    lowlevel = getattr(trio, "lowlevel", None)
-    if lowlevel is not None and lowlevel.in_trio_task():
+    lowlevel: Any = getattr(trio, "lowlevel", None)
+    in_task = getattr(lowlevel, "in_trio_task", None)  # None: somebody is importing it in another thread
+    if in_task is not None and in_task():
         token = lowlevel.current_trio_token()
-        follower = state.follower
-        if type(follower) is not _Run or follower.token is not token:
-            state.follower = follower = _Run(token, lowlevel)
-        return follower
+        run: _Run | None = state.in_trio
+        if run is None or run.token is not token:
+            state.in_trio = run = _Run(token, lowlevel)
+        return run
     asyncio: Any = sys.modules.get("asyncio")
     find = getattr(asyncio, "_get_running_loop", None)
-    loop = find() if find is not None else None
-    if loop is None:
+    native = find() if find is not None else None
+    if native is None:
         return None
-    follower = state.follower
-    if type(follower) is not _Loop or follower.loop() is not loop:
-        follower = getattr(loop.get_task_factory(), "_memquota_loop", None)
-        if follower is None:
-            follower = _Loop(loop, asyncio)
-        state.follower = follower
-    return follower
+    loop: _Loop | None = state.in_asyncio
+    if loop is None or loop.loop() is not native:
+        loop = getattr(native.get_task_factory(), "_memquota_loop", None) or _Loop(native, asyncio)
+        state.in_asyncio = loop
+    return loop
 
 
 # --- asyncio ----------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class _Steps:
         """Trio calls this."""
         state = this_thread()
         top, below = state.top, self._below
-        if below is _UNKNOWN or top is below:
+        if top is None or top is below or below is _UNKNOWN:
             self.tasks.pop(task, None)  # a with block was left that it had been held
             if not self.tasks:
                 self._idle += 1
@@ -303,7 +303,7 @@ class _Steps:
         leave(state, below)
         if self._ended is not task:
             bottom = top
-            while bottom.below is not below:
+            while bottom.below is not below and bottom.below is not None:
                 bottom = bottom.below
             self.tasks[task] = (top, bottom)
         self._ended = None

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Executor, Future
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, final
 
 from memquota.accounting._follow import follow
@@ -20,7 +21,10 @@ __all__ = ["BoundExecutor", "run", "wrapped"]
 
 async def run(group: Group, work: Any, arguments: tuple[Any, ...]) -> Any:
     """Await a coroutine, or what a callable returns, in a group."""
-    if callable(work):
+    coroutine: Any
+    if type(work) is CoroutineType and not arguments:
+        coroutine = work
+    elif callable(work):
         coroutine = work(*arguments) if inspect.iscoroutinefunction(work) else _called(work, arguments)
     elif arguments:
         raise UsageTypeError(f"only a callable takes arguments, and {work!r} is none")

@@ -250,7 +250,10 @@ class Group(Handle):
 
     def __del__(self) -> None:
         if getattr(self, "_number", 0):
-            allocations.release(self._number)
+            try:
+                allocations.release(self._number)
+            except Exception:
+                pass  # the interpreter ends, and that module did before this group
 
     # --- tallies ------------------------------------------------------------------------------------------------------
 
