@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -106,7 +107,8 @@ def _load(where: str) -> ComponentRegistry:
 def _run(where: str, code: Callable[[], object]) -> object:
     """Run the program's code. However it fails, nothing was checked, and no exit code of its own may say otherwise."""
     try:
-        return code()
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is no part of the answer
+            return code()
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         raise _CannotCheck(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error

@@ -35,6 +35,7 @@ class Application:
     components = registry
 
 def make():
+    print("reading the configuration")
     return registry
 
 def fail():
@@ -126,6 +127,14 @@ def test_a_registry_may_be_named_called_or_an_attribute(
 ) -> None:
     assert main(["check", f"program_to_check:{where}", "--limit", "20MiB", "--json"]) == 0
     assert as_json(capsys)["fits"] is True
+
+
+def test_what_the_program_prints_is_no_part_of_the_answer(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", "program_to_check:make", "--limit", "20MiB", "--json"])
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["fits"] is True
+    assert printed.err == "reading the configuration\n"
 
 
 def test_json_has_what_was_declared_granted_and_wrong(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
