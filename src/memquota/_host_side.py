@@ -37,7 +37,7 @@ class HostSide(Handle):
     _drift: Drift | None
     _quota: Quota
     _rounds: Rounds
-    _tickers: list[Ticker]
+    _tickers: set[Ticker]
 
     def follow(self, provider: Provider, *, every: float = 1.0) -> Callable[[], None]:
         """Move the limit with the effective limit that a provider tells, as when a container is resized.
@@ -78,7 +78,10 @@ class HostSide(Handle):
 
     def _until_closed(self, ticker: Ticker, let_go: Callable[[], object]) -> Callable[[], None]:
         """Let a thread end with the tracker; returns what ends it by hand."""
-        self._tickers = [*(other for other in self._tickers if other.alive), ticker]
+        self._tickers.add(ticker)  # in place, and one at a time: another thread may do the same now
+        for other in tuple(self._tickers):
+            if not other.alive:
+                self._tickers.discard(other)
         if self._books.closed:  # in this very moment
             ticker.tell_to_end()
 
@@ -94,7 +97,7 @@ class HostSide(Handle):
 
     def _end_tickers(self) -> None:
         """Let the threads end; waits for none."""
-        for ticker in self._tickers:
+        for ticker in tuple(self._tickers):
             ticker.tell_to_end()
 
     # --- drift --------------------------------------------------------------------------------------------------------

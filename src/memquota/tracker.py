@@ -102,7 +102,7 @@ class Tracker(HostSide):
         order = _policy(policy)
         runs = _reclaimer(reclaimer)
         self._tasks: AsyncExitStack | None = None
-        self._tickers = []
+        self._tickers = set()
         self._drift = None
         self._quota = Quota(None, ledger.root_scope.limits)
         self._books = Books(ledger, clock)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memquota import AccountClosed, Tracker, TrackerClosed, UsageError, UsageTypeError, UsageValueError, host
+from memquota._ticker import Ticker
 from memquota.host import FixedProvider, ReadingUnavailable
 from memquota.observe import AccountReconciled, CloseKind, DriftBackInBand, DriftLeftBand, Event
 from memquota.testing import FakeClock, ScriptedParticipant
@@ -183,6 +184,44 @@ def test_a_watch_does_not_keep_a_tracker_that_nobody_holds() -> None:
 
     thread.join(WATCHDOG)
     assert not thread.is_alive()
+
+
+def test_two_threads_that_begin_to_watch_at_once_both_end_with_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = FixedProvider(2000)
+    tracker = Tracker(1000)
+
+    def watch() -> None:
+        tracker.watch_drift(provider=provider, every=3600)
+
+    watch()
+    alive = Ticker.__dict__["alive"].fget
+    in_the_middle = [threading.Thread(target=watch)]
+
+    def look(ticker: Ticker) -> bool:
+        if in_the_middle:  # thread A looks who has ended: thread B begins to watch, and is done
+            thread = in_the_middle.pop()
+            thread.start()
+            thread.join()
+        return bool(alive(ticker))
+
+    monkeypatch.setattr(Ticker, "alive", property(look))
+    watch()
+    threads = [thread for thread in threading.enumerate() if thread.name == "memquota-drift"]
+    assert len(threads) == 3
+
+    tracker.close()
+
+    for thread in threads:
+        thread.join(WATCHDOG)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_watches_that_ended_are_forgotten() -> None:
+    with Tracker(1000) as tracker:
+        for _ in range(20):
+            tracker.watch_drift(provider=FixedProvider(2000), every=3600)()
+
+        assert len(tracker._tickers) <= 2
 
 
 # --- writing off ------------------------------------------------------------------------------------------------------
