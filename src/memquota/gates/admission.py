@@ -207,6 +207,14 @@ class Admission(Moves):
         if not self.quick:
             self.pump()
 
+    def hand_on(self) -> None:
+        """A slot was given back that somebody may wait for. Lock: not held."""
+        try:
+            self.pump()
+        except BaseException:
+            self.pump()
+            raise
+
     def drop(self, permit: Permit) -> None:
         """A permit was dropped. For its finalizer: calls nobody, and waits for nothing but the lock."""
         self._leave(permit)

@@ -27,6 +27,8 @@ __all__ = ["AsyncGate", "AsyncPermit"]
 _INSIDE: Final = TicketState.INSIDE
 _GONE: Final = TicketState.GONE
 _NEW: Final = TicketState.NEW
+#: The default priority: an int so small is one object.
+_PLAIN: Final = 0
 _WAITING: Final = TicketState.WAITING
 
 
@@ -98,9 +100,11 @@ class AsyncPermit(Permit):
         admission = self._admission
         if self.state is _INSIDE and not self.weight and admission.swift:
             self.state = _GONE
-            admission.spare.append(None)
-            if not admission.swift:
-                admission.pump()  # type: ignore[unreachable]  # another thread came meanwhile
+            try:
+                admission.spare.append(None)
+            finally:
+                if not admission.swift:  # another thread came meanwhile
+                    admission.hand_on()  # type: ignore[unreachable]
         else:
             admission.release(self)
         return _DONE
@@ -218,7 +222,7 @@ class AsyncGate(Handle):
         permit._instruction = frame.f_lasti
         permit.weight = 0
         permit.state = _NEW
-        if weight is not None or priority or account is not None:
+        if weight is not None or priority is not _PLAIN or account is not None:
             prepare(permit, weight, priority, account)
         return permit
 

@@ -22,6 +22,8 @@ __all__ = ["Gate"]
 
 _INSIDE: Final = TicketState.INSIDE
 _NEW: Final = TicketState.NEW
+#: The default priority: an int so small is one object.
+_PLAIN: Final = 0
 _WAITING: Final = TicketState.WAITING
 
 
@@ -110,7 +112,7 @@ class Gate(Handle):
         permit._code = frame.f_code
         permit._instruction = frame.f_lasti
         permit.weight = 0
-        if weight is not None or priority or account is not None:
+        if weight is not None or priority is not _PLAIN or account is not None:
             prepare(permit, weight, priority, account)
         elif (
             timeout is None

@@ -82,6 +82,8 @@ class Permit(Ticket, Handle):
         adjust(self._admission, self, size)
 
     def __enter__(self) -> Self:
+        if self.state is not _INSIDE:
+            raise UsageValueError(f"a permit that is {self.state.value} cannot be entered; in async code: `async with`")
         return self
 
     def __exit__(
@@ -91,9 +93,11 @@ class Permit(Ticket, Handle):
         admission = self._admission
         if self.state is _INSIDE and not self.weight and admission.swift:
             self.state = _GONE
-            admission.spare.append(None)
-            if not admission.swift:
-                admission.pump()  # type: ignore[unreachable]  # another thread came meanwhile
+            try:
+                admission.spare.append(None)
+            finally:
+                if not admission.swift:  # another thread came meanwhile
+                    admission.hand_on()  # type: ignore[unreachable]
         else:
             admission.release(self)
 
