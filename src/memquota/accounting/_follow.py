@@ -300,7 +300,10 @@ class _Steps:
                     self._installed = False
             self._ended = None
             return
-        leave(state, below)
+        try:
+            leave(state, below)
+        finally:
+            state.top = below
         if self._ended is not task:
             bottom = top
             while bottom.below is not below and bottom.below is not None:

@@ -185,21 +185,17 @@ def resume(state: ThreadState, top: Frame) -> None:
 
 
 def leave(state: ThreadState, below: Frame | None) -> None:
-    """Take everything above `below` off the stack: that is done even if this is interrupted."""
+    """Take everything above `below` off the stack. Who calls this does so by hand if it is interrupted before."""
     top = state.top
     if top is not None and (below is None or below.tally is not top.tally):
-        try:
-            moment = real()
-            passed = moment - state.real
-            spent = passed if passed < _SHORT else cpu() - state.since
-        finally:
-            state.top = below
+        moment = real()
+        passed = moment - state.real
+        spent = passed if passed < _SHORT else cpu() - state.since
         if spent > 0:
             state.since += spent
             state.real = moment
             top.tally.ns += spent
-    else:
-        state.top = below
+    state.top = below
     tell(state)
 
 
@@ -291,7 +287,7 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
                 try:
                     leave(here, below)
                 finally:
-                    here.top = below  # even if that was interrupted before it began
+                    here.top = below
                 return stop.value
             except BaseException:
                 value = None  # that exception, perhaps: it would keep itself alive

@@ -69,9 +69,10 @@ class Group(Handle):
         Everything may be called from any thread, at once. After a fork the child counts from zero.
 
     Approximate:
-        As fine as the clock of threads (`time.get_clock_info("thread_time")`). When a step follows another one within
-        10 µs, the time between is taken from the cheaper clock of real time; the thread may have waited in it, and
-        then the later step is counted that much too short.
+        As fine as the clock of threads (`time.get_clock_info("thread_time")`). What takes less than 10 µs, a step or
+        the pause between two, is taken from the clock of real time, which is far cheaper to read. Where a thread waited
+        in it, that counts until its own clock is read the next time, and is made up for then: all groups together
+        never get more than it computed.
 
     Example:
         >>> from memquota import accounting
@@ -155,7 +156,7 @@ class Group(Handle):
         try:
             leave(state, below)
         finally:
-            state.top = below  # even if that was interrupted before it began
+            state.top = below
             if others or current.get() is self:  # otherwise this is another context
                 current.set(frame.before)
             frame.below = None
@@ -174,7 +175,7 @@ class Group(Handle):
             As without a group; what it does then is measured, too.
 
         Cost:
-            1 µs to 1.5 µs a step.
+            0.5 µs to 2 µs a step: as much as it takes to read the thread's clock not at all, or twice.
         """
         result: R = await run(self, work, args)
         return result
@@ -228,7 +229,7 @@ class Group(Handle):
             self._fold()
             ns, calls = self._past_ns, self._past_calls
             mine = this_thread()
-            for state, tally in self._tallies.items():
+            for state, tally in list(self._tallies.items()):
                 ns += tally.ns if not state.alive else _spent(state, tally, mine)
                 calls += tally.calls
         number = self.allocation_id if allocations.running() else self._number
@@ -265,15 +266,17 @@ class Group(Handle):
                 if len(self._tallies) >= self._few:
                     self._fold()
                     self._few = max(_FEW, 2 * len(self._tallies))
-                tally = self._tallies[state] = Tally()
+                # A signal handler or finalizer of this thread may have come first.
+                tally = self._tallies.setdefault(state, Tally())
         return tally
 
     def _fold(self) -> None:
         """Keep of threads that have ended what they computed, and no more. Lock: held."""
-        for state in [state for state in self._tallies if not state.alive]:
-            tally = self._tallies.pop(state)
-            self._past_ns += tally.ns
-            self._past_calls += tally.calls
+        for state in [state for state in list(self._tallies) if not state.alive]:
+            tally = self._tallies.pop(state, None)
+            if tally is not None:  # otherwise a signal handler or finalizer came first
+                self._past_ns += tally.ns
+                self._past_calls += tally.calls
 
     def _start_anew(self) -> None:
         self._lock = RLock()
