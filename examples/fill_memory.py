@@ -48,7 +48,16 @@ def main() -> int:
     parser.add_argument("--step", default="4MiB", help="what is taken at a time (default: 4MiB)")
     parser.add_argument("--at-most", default="1GiB", help="what is taken in all (default: 1GiB)")
     options = parser.parse_args()
-    fill(*(memquota.parse_size(text) for text in (options.reserve, options.step, options.at_most)))
+    try:
+        reserve, step, at_most = (
+            memquota.parse_size(text, what=what)
+            for what, text in (("reserve", options.reserve), ("step", options.step), ("at most", options.at_most))
+        )
+    except memquota.UsageError as error:
+        parser.error(str(error))
+    if not step:
+        parser.error("a step must not be nothing")
+    fill(reserve, step, at_most)
     return 0
 
 

@@ -44,9 +44,8 @@ class Service:
         if not length.isdigit() or len(length) > 18:
             await answer(send, 411, "say how long it is")
             return
-        size = int(length)
         try:
-            permit = self._gate.acquire_nowait(COPIES * size)
+            permit = self._gate.acquire_nowait(max(1, COPIES * int(length)))
         except memquota.WouldBlock:
             await answer(send, 503, "full", (b"retry-after", b"1"))
         except memquota.QuotaExceeded:
@@ -86,7 +85,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", options.port))
-    with memquota.Tracker(options.quota) as tracker, host.detect() as provider:
+    with host.detect() as provider, memquota.Tracker(options.quota) as tracker:
         # Full is when the quota is, or when 90 % of the real limit are used, by whatever it may be.
         service = Service(AsyncGate(tracker, provider=provider, oversized="refuse"))
         print(f"serving on port {listener.getsockname()[1]}", flush=True)

@@ -8,12 +8,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from memquota import cli_check, host
 from memquota._quota import share_of
+from memquota.errors import UsageError
 from memquota.host import Limit, Limits
 from memquota.sizes import format_size
 
@@ -81,17 +83,18 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 3600")
-    return seconds
+    return _number(text, 3600)
 
 
 def _part(text: str) -> float:
-    part = float(text)
-    if not 0 < part <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return part
+    return _number(text, 1)
+
+
+def _number(text: str, at_most: float) -> float:
+    with suppress(ValueError):
+        if 0 < (number := float(text)) <= at_most:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and at most {at_most}")
 
 
 def _host(options: argparse.Namespace) -> int:
@@ -133,7 +136,9 @@ def _exit_code(found: Limits, high: float) -> int:
 def _auto(found: Limits) -> int | None:
     """What `Tracker("auto")` gets here."""
     share = share_of("auto")
-    return share.of(found.effective) if share is not None and found.effective else None
+    with suppress(UsageError):  # nothing to share out
+        return share.of(found.effective) if share is not None and found.effective is not None else None
+    return None
 
 
 def _print_json(found: Limits, root: str) -> None:

@@ -136,7 +136,23 @@ def test_what_is_not_understood_is_refused(capsys: pytest.CaptureFixture[str], a
         main(["host", *arguments])
 
     assert refused.value.code == 2
-    assert "error" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error" in said
+    assert "_" not in said  # no name of a function
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_where_nothing_can_be_shared_out_auto_gets_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: int
+) -> None:
+    """F46: a limit of 0 is a limit, and full."""
+    root = v2_tree(tmp_path, limit=str(limit), usage=MIB)
+
+    assert main(["host", "--json", "--root", root]) == 1
+    found = as_json(capsys)
+    assert (found["effective"], found["auto"]) == (limit, None)
+    assert main(["host", "--root", root]) == 1
+    assert "Tracker" not in capsys.readouterr().out
 
 
 def test_watching_sees_a_limit_that_changes_and_ends_with_ctrl_c(tmp_path: Path) -> None:

@@ -41,3 +41,16 @@ def test_it_takes_memory_until_the_reading_says_stop_and_gives_it_back() -> None
     assert taken >= 40 * MIB
     assert returned >= available[0] - 4 * MIB
     assert taken <= peak <= 128 * MIB - 20 * MIB
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--reserve", "32M"], "reserve '32M' is ambiguous"), (["--step", "0"], "a step must not be nothing")],
+)
+def test_what_it_does_not_understand_it_refuses(arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr

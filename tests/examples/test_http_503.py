@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import socket
 import subprocess
 import sys
@@ -105,6 +106,33 @@ def test_who_hangs_up_gives_the_room_back(server: Server) -> None:
         while (probe := Client(server, 12 * MIB)).status == 503:
             probe.socket.close()
         assert probe.finish() == (200, hashlib.sha256(b"x" * 12 * MIB).hexdigest())
+
+
+def test_nothing_at_all_is_a_body_too(server: Server) -> None:
+    assert Client(server, 0).finish() == (200, hashlib.sha256(b"").hexdigest())
+
+
+def test_it_ends_without_a_complaint() -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), "--quota", "24MiB", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().split()[-1])
+        while True:
+            with socket.create_connection(("127.0.0.1", port), timeout=WATCHDOG) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx")
+                if client.recv(12) == b"HTTP/1.1 200":  # so it handles signals by now
+                    break
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=WATCHDOG)
+    finally:
+        process.kill()
+
+    assert complaints == ""
 
 
 @pytest.mark.parametrize(
