@@ -162,6 +162,30 @@ def test_a_signal_handler_at_any_point_gets_its_own_time_and_no_more(
     assert number > 20
 
 
+def test_a_signal_handler_may_be_the_first_to_enter_the_group(clock: StepClock) -> None:
+    """F43"""
+    number = 0
+    while True:
+        group = Group("a")
+
+        def handle(group: Group = group) -> None:
+            with group:
+                clock.compute(1000)
+
+        act = ActAt(number, handle, elsewhere=False)
+        with act:
+            with group:
+                clock.compute(1)
+            read = seconds(group)
+        if not act.fired:
+            break
+        assert seconds(group) == 1001, act.where
+        assert read in (1, 1001), act.where
+        number += 1
+
+    assert number > 20
+
+
 @pytest.mark.parametrize("deed", [World.blocks, World.steps])
 def test_who_reads_from_another_thread_at_any_point_never_reads_less_than_before(
     clock: StepClock, deed: Callable[[World], None]
