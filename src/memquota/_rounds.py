@@ -38,6 +38,8 @@ class Demand:
     #: Gets how the round ended. Reentrant, unlike an Event: a signal handler may run it while its thread waits here.
     ended: SimpleQueue[RoundEnded] = field(factory=SimpleQueue)
     thread: int = field(factory=get_ident)
+    #: Whether nobody waits for it any more.
+    withdrawn: bool = False
 
 
 class Call(NamedTuple):
@@ -154,6 +156,7 @@ class Rounds:
                     raise TrackerClosed("the tracker was closed before the round")
                 self.relieve(None)
         except BaseException:
+            demand.withdrawn = True  # first, as the rest may fail too
             self.books.soon(self._withdraw, demand)
             raise
         return None
@@ -260,6 +263,8 @@ class Rounds:
         target: int | None = None
         why = "its limit is passed"
         if due is None:
+            while self.demands and self.demands[0].withdrawn:
+                del self.demands[0]
             if not self.demands:
                 return False
             self._demand = self.demands[0]

@@ -170,7 +170,8 @@ class Participation(CreditLine, Handle):
 
     def _be_found(self) -> None:
         """Let the books find the handle that they may give credit now: before they do, as this may fail."""
-        if self._holding.line is None:
+        line = self._holding.line
+        if line is None or line() is not self:  # it may be that of a handle that was dropped
             self._holding.line = weakref.ref(self)
 
     def _give_back(self, size: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from types import CodeType
 
 import pytest
 
@@ -20,8 +21,9 @@ except ImportError:
 #: What fails at a stretch. Not all that come: where an exception meets a `finally` in a function of some length, the
 #: interpreter looks for memory over and over until there is some.
 ONCE, LONG = 1, 10_000
-#: What may stay claimed until its handle is closed, where the round has failed and giving back fails too.
-STILL_CLAIMED = {"claim_that_runs_a_round": (1_109_000,)}
+#: What may be claimed besides: a participant that finds no memory to name its age is detached, and others are spared
+#: then. Where the round has failed and giving back fails too, the claim stays until its handle is closed.
+BESIDES = {"claim_that_runs_a_round": (709_000, 1_109_000)}
 
 
 def starved(case: Case, stretch: int) -> None:
@@ -30,7 +32,7 @@ def starved(case: Case, stretch: int) -> None:
     warnings.simplefilter("ignore", ResourceWarning)
     sys.unraisablehook = lambda failure: None  # finalizers and callbacks of weak references have nobody to tell
     step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else case.step
-    used = (*case.used, case.done, *(STILL_CLAIMED.get(case.call.__name__, ()) if stretch == LONG else ()))
+    besides = BESIDES.get(case.call.__name__, ())
     number = failures = 0
     reached = True
     while reached:
@@ -48,7 +50,7 @@ def starved(case: Case, stretch: int) -> None:
         reached = failed or not _next_fails()
         _testcapi.remove_mem_hooks()
         try:
-            world.check(*used) if failed else world.check(case.done)
+            world.check(case.done, *besides, *(case.used if failed else ()))
         except Exception as error:
             raise AssertionError(f"{stretch} allocations from {number} on: {error}") from error
         failures += failed
@@ -66,25 +68,50 @@ def _next_fails() -> bool:
     return False
 
 
+def _is_sound() -> bool:
+    """Whether the interpreter lives on: 3.12.1 and 3.13.0 lose the code of a function that finds no memory."""
+
+    def make(number: int) -> object:
+        return lambda: number
+
+    code = next(constant for constant in make.__code__.co_consts if isinstance(constant, CodeType))
+    before = sys.getrefcount(code)
+    for number in range(3):
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            make(1000)
+        except MemoryError:
+            pass
+        _testcapi.remove_mem_hooks()
+    return sys.getrefcount(code) == before
+
+
 def run_case() -> None:
-    starved(CASES[os.environ["CASE"]], int(os.environ["STRETCH"]))
+    if _is_sound():
+        starved(CASES[os.environ["CASE"]], int(os.environ["STRETCH"]))
+    else:
+        print("unsound", flush=True)
+        os._exit(0)
 
 
-starving = pytest.mark.skipif(_testcapi is None, reason="no _testcapi in this interpreter: no allocation can fail")
+def run(name: str, stretch: int, timeout: float) -> None:
+    if _testcapi is None:
+        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
+    done = run_isolated(run_case, env={"CASE": name, "STRETCH": str(stretch)}, timeout=timeout)
+    if done.stdout == "unsound\n":
+        pytest.skip("this interpreter itself breaks where a function finds no memory")
 
 
-@starving
 @pytest.mark.parametrize("stretch", [ONCE, LONG])
 @pytest.mark.parametrize("name", CASES)
 def test_a_call_that_runs_out_of_memory_leaves_balanced_books(name: str, stretch: int) -> None:
     """F44: MemoryError or success."""
-    run_isolated(run_case, env={"CASE": name, "STRETCH": str(stretch)}, timeout=60)
+    run(name, stretch, timeout=60)
 
 
-@starving
 @pytest.mark.soak
 @pytest.mark.parametrize("stretch", [ONCE, LONG])
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.step > 1])
 def test_a_long_call_that_runs_out_of_memory_anywhere_leaves_balanced_books(name: str, stretch: int) -> None:
     """F44."""
-    run_isolated(run_case, env={"CASE": name, "STRETCH": str(stretch)}, timeout=600)
+    run(name, stretch, timeout=600)

@@ -40,9 +40,6 @@ class Holder:
         self.lock: Any = threading.RLock() if self.reentrant else threading.Lock()
         self.number = number
         self.since = float(number)
-        self.join(account)
-
-    def join(self, account: Account) -> None:
         self.account = account
         self.held = 0
         self.part: Participation = account.register_participant(self)
@@ -92,14 +89,17 @@ class World:
     def open(self, number: int) -> Account:
         return self.tracker.new_account(f"a{number}", limit=2 * MIB if number == 3 else None, priority=number % 2)
 
-    def renew(self, holder: Holder) -> None:
-        """Have a participant whose account or participation is over start anew."""
-        with self.renewing, holder.lock:
-            number = holder.number % ACCOUNTS
+    def renew(self, old: Holder) -> None:
+        """Put another participant in the place of one whose account or participation is over."""
+        with self.renewing:
+            number = old.number % ACCOUNTS
             if self.accounts[number].closed:
                 self.accounts[number] = self.open(number)
-            if holder.part.closed:
-                holder.join(self.accounts[number])
+            if self.holders[old.number] is old and old.part.closed:
+                try:
+                    self.holders[old.number] = Holder(self.accounts[number], old.number)
+                except Closed:
+                    pass  # again: whoever uses it next comes here
 
     def run(self, action: Callable[..., None], *args: World) -> None:
         try:
@@ -136,7 +136,7 @@ class Worker:
         self.operations = operations
         self.longest = 0.0
         self.random = random.Random(number)
-        self.mine = world.holders[number::THREADS]
+        self.mine = range(number, HOLDERS, THREADS)
         self.thread = threading.Thread(target=world.run, args=(self.work,))
         self.program = [kind for kind, often in RARE.items() for _ in range(often)]
         self.program += [""] * (PROGRAM - len(self.program))
@@ -145,11 +145,12 @@ class Worker:
 
     def work(self) -> None:
         steps = cycle(zip(self.program, self.sizes, strict=True))
+        holders, mine = self.world.holders, self.mine
         left = self.operations
         last = time.monotonic()
         while left > 0 and not self.world.done.is_set():
             for kind, size in islice(steps, BATCH):
-                holder = self.mine[size & 3]
+                holder = holders[mine[size & 3]]
                 try:
                     if kind:
                         getattr(self, kind)(holder, size)
@@ -195,7 +196,7 @@ class Worker:
     def register(self, holder: Holder, size: int) -> None:
         with holder.lock:
             holder.part.close() if size % 2 else holder.part.destroy()
-            holder.join(holder.account)
+        self.world.renew(holder)
 
     def account(self, holder: Holder, size: int) -> None:
         holder.account.reconfigure(limit=None if size % 3 else size * MIB // 64, priority=size % 2)
@@ -234,11 +235,12 @@ class Garbage:
 
 def litter(world: World) -> None:
     """Leave behind what only the collector can find, and dropped handles and accounts."""
+    kept = Holder(world.tracker.new_account(), 0)
     while not world.done.wait(0.002):
         for account in (world.accounts[0], world.tracker.new_account()):
             try:
                 Garbage(account)
-                account.register_participant(world.holders[0]).claim(50)
+                account.register_participant(kept).claim(50)
                 account.new_child().claim(20)
             except (Closed, QuotaExceeded):
                 pass

@@ -143,6 +143,27 @@ def test_a_round_by_hand_in_the_middle_of_a_round_is_refused_or_left_to_come(kin
             assert said == ["a round cannot be asked for in the middle of a round"]
 
 
+def test_a_round_by_hand_that_nobody_waits_for_any_more_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F44: also where taking it back fails, as it does without memory."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with World("inline") as world:
+        old = world.holder("old", 300)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.tracker._rounds, "relieve", fail)
+            patch.setattr(world.tracker._books, "soon", fail)
+            with pytest.raises(MemoryError):
+                world.tracker.reclaim(0)
+
+        result = world.tracker.reclaim(500)
+
+        assert result is not None
+        assert (result.target, result.victims, old.account.closed) == (500, 0, False)
+        assert not world.tracker._rounds.demands
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 

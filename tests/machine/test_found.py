@@ -136,3 +136,23 @@ def test_a_claim_whose_participant_is_let_go_of_in_its_own_round_fails() -> None
         handle.claim(600)
     assert not account.closed
     assert_books_balance(tracker, expected=0)
+
+
+def test_a_handle_that_is_the_only_one_again_is_found_by_the_books() -> None:
+    """P2, P5: the credit that it gets is no use of its participation, and ends with it."""
+    clock = FakeClock()
+    tracker = Tracker(32 * MIB, clock=clock)
+    participant = ScriptedParticipant(tracker.new_account(), clock)
+    part = participant.participation
+    clone = part.clone()
+    clone.claim(1)
+    clone.release(1)
+    del clone
+
+    participant.put(5000)
+
+    assert part.used == 5000
+    assert_books_balance(tracker, expected=5000)
+    tracker.reclaim(0)
+    with pytest.raises(MemoryReclaimed):
+        part.claim(1)
