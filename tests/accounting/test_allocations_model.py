@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import lzma
 import random
 import sys
@@ -159,6 +160,80 @@ def concurrent_threads(seed: int, rounds: int = 3_000, threads: int = 4) -> None
                 assert rest.counted() == dict.fromkeys(groups, (0, 0))
     finally:
         sys.setswitchinterval(interval)
+
+
+def raw_threads(count: int = 3_000, threads: int = 4) -> None:
+    """Without the interpreter's lock: what one thread allocates and resizes, the next one frees.
+
+    The arguments of a call are a tuple, for which there had better be some in the interpreter's free lists.
+    """
+    process = ctypes.CDLL(None)  # which lets go of the lock in every call
+    malloc, realloc, free = process.PyMem_RawMalloc, process.PyMem_RawRealloc, process.PyMem_RawFree
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    realloc.restype, realloc.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+    free(realloc(malloc(10), 20))
+    numbers = list(range(count))
+    tuples: list[object] = [each for number in numbers[:100] for each in ((number,), (number, number))]
+    del tuples
+    sizes = [size * 7 % 3_001 for size in numbers]
+    rooms: list[list[int | None]] = [[None] * count for _ in range(threads)]
+    barrier = threading.Barrier(threads)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        sys.settrace(None)
+        room, others = rooms[number], rooms[(number + 1) % threads]
+        turns = [groups[(number + turn) % 2] for turn in numbers]
+        try:
+            for turn, size, group in zip(numbers, sizes, turns, strict=True):
+                enter(group)
+                room[turn] = malloc(size)
+                room[turn] = realloc(room[turn], size + 100)
+                enter(0)
+            barrier.wait()
+            if number == 0:
+                check()
+            barrier.wait()
+            for turn, group in zip(numbers, turns, strict=True):
+                enter(group)
+                free(others[turn])
+                others[turn] = None
+                enter(0)
+        except BaseException as error:
+            failures.append(error)
+            barrier.abort()
+
+    def check() -> None:
+        for remainder, group in enumerate(groups):
+            expected = sum(
+                sizes[turn] + 100 + sys.getsizeof(room[turn])
+                for number, room in enumerate(rooms)
+                for turn in numbers
+                if (number + turn) % 2 == remainder
+            )
+            found = allocations.statistics(group)
+            assert found is not None
+            assert (found.live_bytes, found.live_objects) == (expected, count * threads)
+
+    with undisturbed():
+        groups = [allocations.register("even"), allocations.register("odd")]
+        with allocations.tracking():
+            workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            if failures:
+                raise failures[0]
+            for group in groups:
+                found = allocations.statistics(group)
+                assert found is not None
+                assert (found.live_bytes, found.live_objects) == (0, 0)
+
+
+def test_threads_without_the_interpreters_lock_lose_nothing() -> None:
+    raw_threads()
 
 
 PACKED = lzma.compress(bytes(10_000))
