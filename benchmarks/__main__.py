@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import asdict
 
-from benchmarks import accounts, allocations, gates, groups, host, reclamation
+from benchmarks import accounts, allocations, gates, groups, host, queues, reclamation
 from benchmarks.harness import Row, machine, print_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "reclamation": reclamation.rows,
     "accounts": accounts.rows,
     "gates": gates.rows,
+    "queues": queues.rows,
     "host": host.rows,
     "allocations": allocations.rows,
     "groups": groups.rows,

@@ -6,20 +6,24 @@ Each queue against the one whose interface it has, which counts nothing, at thre
 import asyncio
 import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from threading import Event, Thread
-from time import perf_counter, sleep, thread_time
+from contextlib import contextmanager
+from time import thread_time
+from typing import Any
 
 import anyio
 
-from benchmarks.harness import Row, compared, loop, measured, race, show, time_text
+from benchmarks.harness import Row, TimedLock, compared, loop, measured, quiet, race, show, time_text
 from memquota import AsyncQueue, Queue, Tracker, open_stream
+from memquota.queues import OnReclaim
+from memquota.queues.buffer import Buffer
 
 #: Bytes of an item.
 SIZES = (64, 1024, 65536)
 
-#: Items of the queue that is dropped, and the longest stretch for which others may have to wait, in seconds.
-MANY = 500_000
+#: Items of the queue that is dropped, and for how long that may hold up anybody at a stretch, in seconds.
+MANY = 1_000_000
 STRETCH = 0.005
 
 
@@ -62,55 +66,57 @@ BARS: tuple[tuple[str, str, float | None], ...] = (
 )
 
 
-def longest_stretch(act: Callable[[], object]) -> tuple[float, float]:
-    """How long a thread that wants to run every millisecond had to wait at most while `act` ran, and how long it took.
-
-    Time that the machine gave to other processes is not counted: of two measurements of the wall and of this process
-    the smaller one holds.
-    """
-    longest = 0.0
-    ready, done = Event(), Event()
-
-    def watch() -> None:
-        nonlocal longest
-        ready.set()
-        while not done.is_set():
-            started = perf_counter()
-            sleep(0.001)
-            longest = max(longest, perf_counter() - started - 0.001)
-
-    watcher = Thread(target=watch)
-    watcher.start()
-    ready.wait()
-    started = thread_time()
-    act()
-    took = thread_time() - started
-    sleep(0.5)  # what goes on in other threads
-    done.set()
-    watcher.join()
-    return longest, took
-
-
 def drops() -> Iterator[Row]:
-    """How long dropping much holds up the thread that asks, and others."""
-    for mode in ("collapse", "drop_oldest"):
-        tracker = Tracker("4GiB", low_water=0)
-        waiting = AsyncQueue[int](tracker.new_account(), cost=lambda item: 100, on_reclaim=mode)  # type: ignore[arg-type]
+    """How long giving up much holds up whoever does it, at a stretch, and the lock."""
+    for how in ("collapse", "drop_oldest", "shutdown"):
+        tracker = Tracker("4GiB")
+        mode: OnReclaim = "drop_oldest" if how == "drop_oldest" else "collapse"
+        waiting = AsyncQueue[int](tracker.new_account(), cost=lambda item: 100, on_reclaim=mode)
         for number in range(MANY):
             waiting.put_nowait(number)
-        runner = tracker._rounds
-        asked = waiting._buffer.reclaim
-        spent: list[float] = []
+        lock = TimedLock(tracker)
+        with quiet(), longest_calls(Buffer, "reclaim", "_end", "_give_up") as calls:
+            if how == "shutdown":
+                waiting.shutdown(immediate=True)
+            else:
+                tracker.reclaim(0)
+        lock.stop()
+        assert not waiting.qsize()
+        wait_for_freeing()
+        yield measured(f"{how} of {MANY:,} items: a call", max(calls), STRETCH, time_text)
+        yield measured(f"{how} of {MANY:,} items: the lock is held", lock.longest, STRETCH, time_text)
 
-        def timed(request: object, asked: Callable[..., object] = asked, spent: list[float] = spent) -> object:
+
+@contextmanager
+def longest_calls(kind: type[Any], *methods: str) -> Iterator[list[float]]:
+    """Notes the processor time of each call of some methods of a class."""
+    times: list[float] = []
+    originals = {method: getattr(kind, method) for method in methods}
+
+    def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             started = thread_time()
-            answer = asked(request)
-            spent.append(thread_time() - started)
-            return answer
+            try:
+                return original(*arguments)
+            finally:
+                times.append(thread_time() - started)
 
-        del runner
-        longest, _ = longest_stretch(lambda tracker=tracker: tracker.reclaim(0))  # type: ignore[misc]
-        yield measured(f"{mode} of {MANY} items, longest wait of others", longest, None, time_text)
+        return call
+
+    for method, original in originals.items():
+        setattr(kind, method, timed(original))
+    try:
+        yield times
+    finally:
+        for method, original in originals.items():
+            setattr(kind, method, original)
+
+
+def wait_for_freeing() -> None:
+    """Until the threads are done that free what was given up."""
+    for thread in threading.enumerate():
+        if thread.name == "memquota-free":
+            thread.join()
 
 
 def rows(full: bool = False) -> Iterator[Row]:
@@ -120,6 +126,7 @@ def rows(full: bool = False) -> Iterator[Row]:
         times = asyncio.run(raced(size))
         for ours, peer, bar in BARS:
             yield compared(f"{ours} put + get, {size_text(size)}, {python}", times[ours], peer, times[peer], bar)
+    yield from drops()
 
 
 if __name__ == "__main__":
