@@ -15,6 +15,7 @@ import hashlib
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -89,7 +90,8 @@ def main() -> int:
         # Full is when the quota is, or when 90 % of the real limit are used, by whatever it may be.
         service = Service(AsyncGate(tracker, provider=provider, oversized="refuse"))
         print(f"serving on port {listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(uvicorn.Config(service, log_level="warning")).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # Ctrl-C, once everybody has an answer
+            uvicorn.Server(uvicorn.Config(service, log_level="warning")).run(sockets=[listener])
     return 0
 
 

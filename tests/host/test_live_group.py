@@ -288,6 +288,49 @@ print(reading.limit // 1024**2, reading.level)
     assert printed.splitlines() == ["64", "56", f"48 {other.path}"]
 
 
+def test_a_fuller_group_above_binds_and_is_what_ends(new_group: Callable[[int], LiveGroup]) -> None:
+    """F47: the group above is full of another process's memory, and has less room than ours."""
+    above = new_group(128 * MIB)
+    if above.version == 2:
+        (above.directory / "cgroup.subtree_control").write_text("+memory")
+    inner, sibling = above.directory / "inner", above.directory / "sibling"
+    for group in (inner, sibling):
+        group.mkdir()
+    limit = "memory.limit_in_bytes" if above.version == 1 else "memory.max"
+    (inner / limit).write_text(str(512 * MIB))
+    source = f"""
+def move(group):
+    open(group + "/cgroup.procs", "w").write("0")
+
+move({str(inner)!r})
+{_PRELUDE}
+ready, go_on = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    move({str(sibling)!r})
+    block = take(64 * 1024**2)
+    os.write(ready[1], b"x")
+    os.read(go_on[0], 1)
+    os._exit(0)
+os.read(ready[0], 1)
+reading, first = provider.read(), host.limits().first
+print(reading.level, reading.limit // 1024**2, first.level, reading.available // 1024**2, flush=True)
+# The kernel kills the largest process of the group, which is this one by then.
+blocks = [take(2 * 1024**2) for _ in range(100)]
+print("not enforced")
+"""
+    try:
+        done = run_isolated(source, check=False)
+    finally:
+        for group in (inner, sibling):
+            remove(group)
+
+    level, size, first, available = done.stdout.split()
+    assert (level, size, first) == (above.path, "128", above.path)
+    assert 16 <= int(available) <= 128 - 64
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_limits_name_the_group_as_what_is_hit_first(
     new_group: Callable[[int], LiveGroup],
 ) -> None:
