@@ -181,7 +181,8 @@ def resume(state: ThreadState, top: Frame) -> None:
             if below is not None:
                 below.tally.ns += spent
     state.top = top
-    tell(state)
+    if allocations.enter is not None:
+        tell(state)
 
 
 def leave(state: ThreadState, below: Frame | None) -> None:
@@ -196,7 +197,8 @@ def leave(state: ThreadState, below: Frame | None) -> None:
             state.real = moment
             top.tally.ns += spent
     state.top = below
-    tell(state)
+    if allocations.enter is not None:
+        tell(state)
 
 
 def skip(state: ThreadState) -> None:
