@@ -28,9 +28,8 @@ from typing import Any
 
 from attrs import asdict, define, field
 
-from memquota import Tracker
+from memquota import Gate, Tracker
 from memquota.demo.confinement import choose_confinement
-from memquota.gates import Gate
 
 MIB = 2**20
 LIMIT = 256 * MIB

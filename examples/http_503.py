@@ -22,7 +22,6 @@ import uvicorn
 
 import memquota
 from memquota import host
-from memquota.gates import AsyncGate
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,7 +34,7 @@ COPIES = 2
 class Service:
     """The application, as ASGI wants it."""
 
-    def __init__(self, gate: AsyncGate) -> None:
+    def __init__(self, gate: memquota.AsyncGate) -> None:
         self._gate = gate
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -88,7 +87,7 @@ def main() -> int:
     listener = socket.create_server(("127.0.0.1", options.port))
     with host.detect() as provider, memquota.Tracker(options.quota) as tracker:
         # Full is when the quota is, or when 90 % of the real limit are used, by whatever it may be.
-        service = Service(AsyncGate(tracker, provider=provider, oversized="refuse"))
+        service = Service(memquota.AsyncGate(tracker, provider=provider, oversized="refuse"))
         print(f"serving on port {listener.getsockname()[1]}", flush=True)
         with suppress(KeyboardInterrupt):  # Ctrl-C, once everybody has an answer
             uvicorn.Server(uvicorn.Config(service, log_level="warning")).run(sockets=[listener])

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 import memquota
-from memquota.gates import Gate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +28,7 @@ class JobPool:
     """A ThreadPoolExecutor with a gate before it."""
 
     def __init__(self, tracker: memquota.Tracker, workers: int) -> None:
-        self.gate = Gate(tracker, max_concurrent=workers)
+        self.gate = memquota.Gate(tracker, max_concurrent=workers)
         self._threads = ThreadPoolExecutor(workers)
 
     def submit(self, size: int, job: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:

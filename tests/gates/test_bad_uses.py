@@ -58,7 +58,7 @@ def test_what_is_no_tracker_gate_or_account_is_refused() -> None:
         (lambda: AsyncGate(sharing=tracker), "sharing takes a gate"),
         (lambda: AsyncGate(tracker, sharing=Gate(tracker)), "takes no other argument"),  # type: ignore[call-overload]
         (lambda: AsyncGate(sharing=Gate(tracker), capacity=5), "takes no other argument"),  # type: ignore[call-overload]
-        (AsyncGate, "a gate stands on a tracker"),  # type: ignore[call-overload]
+        (lambda: AsyncGate(None), "a gate stands on a tracker"),  # type: ignore[call-overload]
     ):
         with pytest.raises(UsageError, match=text):
             call()

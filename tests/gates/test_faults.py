@@ -1,14 +1,17 @@
 """Gates under what goes wrong: races, dead loops and threads, signals, forks, permits that are dropped."""
 
 import gc
+import importlib
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from memquota import Gate, QuotaExceeded, Tracker, UsageError
+from memquota import Gate, Permit, QuotaExceeded, Tracker, UsageError
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -85,6 +88,61 @@ def test_a_thread_that_dies_holding_a_permit_gives_it_back() -> None:
         pool.submit(die).result()
 
     balanced(gate)
+
+
+def test_a_thread_that_dies_with_a_permit_gives_it_back_with_a_warning_that_names_where() -> None:
+    """F40: without a context manager, when its frames are collected."""
+    gate = Gate(Tracker(1000), max_concurrent=1)
+
+    def die() -> None:
+        permit = gate.acquire(5)
+        assert permit.released
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(1) as pool:
+            with pytest.raises(AssertionError):
+                pool.submit(die).result()
+        gc.collect()
+
+    assert [str(warning.message) for warning in caught] == ["a permit of 5 B was dropped without being released"]
+    assert (caught[0].filename, caught[0].lineno) == (__file__, die.__code__.co_firstlineno + 1)
+    balanced(gate)
+
+
+def test_a_program_ends_while_daemon_threads_are_inside_and_wait() -> None:
+    """F40: nothing is said but which permits were dropped."""
+    done = run_isolated(_daemons, interpreter_args=["-W", "ignore::ResourceWarning"])
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def _daemons() -> None:
+    gate = Gate(Tracker(1000), max_concurrent=2)
+    inside = threading.Semaphore(0)
+    for_ever = threading.Event()
+
+    def hold() -> None:
+        with gate.acquire(5):
+            inside.release()
+            for_ever.wait()
+
+    def hold_without() -> None:
+        permit = gate.acquire()
+        inside.release()
+        for_ever.wait()
+        permit.release()
+
+    for target in (hold, hold_without, gate.acquire):
+        threading.Thread(target=target, daemon=True).start()
+    inside.acquire()
+    inside.acquire()
+    until(lambda: gate.statistics().waiting == 1)
+    _kept.append(gate)
+
+
+#: Until the very end.
+_kept: list[Gate] = []
 
 
 def test_a_hard_limit_refuses_and_the_next_one_goes_in() -> None:
@@ -195,6 +253,62 @@ def _fork() -> None:
     holder.join()
     inside.release()
     thread.join()
+
+
+def test_a_call_that_runs_out_of_memory_holds_nothing() -> None:
+    """F44: at any allocation of any call, for that one."""
+    pytest.importorskip("_testcapi", reason="no allocation can be made to fail")
+    done = run_isolated(_starve, timeout=120, check=False)
+    if done.returncode == 77:
+        pytest.skip("this interpreter itself breaks where a function finds no memory")
+    assert done.returncode == 0, done.stderr
+
+
+def _starve() -> None:
+    import logging
+    import sys
+
+    _testcapi: Any = importlib.import_module("_testcapi")
+    from tests.concurrency.test_memory_errors import _is_sound, _next_fails
+
+    if not _is_sound():
+        sys.exit(77)
+    logging.disable()
+    warnings.simplefilter("ignore", ResourceWarning)
+    sys.unraisablehook = lambda failure: None  # finalizers have nobody to tell
+    calls: list[Callable[[Gate, Permit], object]] = [
+        lambda gate, permit: gate.acquire().release(),
+        lambda gate, permit: gate.acquire(5).release(),
+        lambda gate, permit: gate.acquire_nowait(5).release(),
+        lambda gate, permit: permit.adjust(40),
+        lambda gate, permit: permit.adjust(1),
+        lambda gate, permit: permit.release(),
+        lambda gate, permit: gate.reconfigure(capacity=200, max_concurrent=5),
+        lambda gate, permit: gate.statistics(),
+    ]
+    for number_of_call, call in enumerate(calls):
+        number = failures = 0
+        reached = True
+        while reached:
+            gate = Gate(Tracker(1000), capacity=100, max_concurrent=3)
+            permit = gate.acquire(20)
+            failed = False
+            _testcapi.set_nomemory(number, number + 1)
+            try:
+                call(gate, permit)
+            except MemoryError:
+                failed = True
+            reached = failed or not _next_fails()
+            _testcapi.remove_mem_hooks()
+            permit.release()
+            del permit
+            try:
+                balanced(gate)
+            except AssertionError as error:
+                raise AssertionError(f"call {number_of_call}, allocation {number}") from error
+            failures += failed
+            number += 1
+        assert failures, number_of_call
 
 
 def test_ctrl_c_while_waiting_gives_up_the_place() -> None:

@@ -102,6 +102,9 @@ class AsyncPermit(Permit):
             self.state = _GONE
             try:
                 admission.spare.append(None)
+            except MemoryError:  # it is not in there
+                self.state = _INSIDE
+                admission.release(self)
             finally:
                 if not admission.swift:  # another thread came meanwhile
                     admission.hand_on()  # type: ignore[unreachable]

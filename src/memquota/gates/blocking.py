@@ -102,7 +102,8 @@ class Gate(Handle):
             UsageError: A wrong argument; or called by a signal handler in the middle of a move of the gate.
 
         Cost:
-            Without a weight a lock and no call of the books; a weight costs two calls of the books, about 6 µs.
+            Measured with its release, when nobody waits, on CPython 3.11: without a weight 0.6 times as long as
+            `threading.BoundedSemaphore`; a weight is claimed and released in the books, which makes it 6 to 10 µs.
         """
         admission = self._admission
         # `make`, without a call.
