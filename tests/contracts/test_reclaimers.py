@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
 
-from memquota import CloseKind, ParticipationClosed, Reclaimed, UsageError
+from memquota import Account, CloseKind, ParticipationClosed, Reclaimed, UsageError
 from memquota.observe import ParticipationEnded, RoundOutcome, VictimOutcome
 from memquota.testing import ScriptedParticipant
 from tests.concurrency.support import InThread, Point
-from tests.contracts.reclaimer_worlds import ASYNC, KINDS, SYNCHRONOUS, TASKS, World
+from tests.contracts.reclaimer_worlds import ASYNC, KINDS, PATIENCE, SYNCHRONOUS, TASKS, World
 
 
 @pytest.fixture(params=KINDS)
@@ -186,6 +187,74 @@ def test_who_can_only_be_awaited_is_refused_where_nobody_awaits(kind: str) -> No
 
         with pytest.raises(UsageError, match="that takes a tracker with reclaimer='task'"):
             account.register_participant(Awaited())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in TASKS or kind in ASYNC])
+def test_who_hangs_collapses_and_the_round_goes_on(kind: str) -> None:
+    """F17, P4: where its own thread runs the round, the next claim of another one takes it over."""
+    with World(kind, reclaim_timeout=0.1) as world:
+        hanging = world.holder("hangs", 300, answer="hang")
+        second = world.holder("second", 300)
+        young, other = world.holder("young"), world.holder("other")
+
+        claiming = InThread(young.put, 600)
+
+        assert hanging.hanging.wait(PATIENCE)
+        while kind in ("inline", "own") and not hanging.account.closed:
+            other.put(1)
+            threading.Event().wait(0.01)
+        assert world.ended().outcome is RoundOutcome.DONE
+        assert world.settled == {"hangs": VictimOutcome.FAILED, "second": VictimOutcome.COLLAPSED}
+        assert second.account.closed
+        hanging.wake()
+        claiming.result()
+        assert young.participation.used == 600
+
+
+def test_participants_may_use_the_tracker_while_they_are_asked(kind: str) -> None:
+    """F15: P6: no lock is held then, neither for the age nor for the answer."""
+    opened: list[Account] = []
+
+    def use(holder: ScriptedParticipant, *request: object) -> Any:
+        account = world.tracker.new_account("opened", minimum=1000)
+        account.claim(1)
+        opened.append(account)
+        holder.participation.clone().close()
+        world.tracker.reconfigure(limit=1000, low_water=700)
+        assert world.tracker.statistics().limit == 1000
+        return Reclaimed.COLLAPSING if request else holder.items[0][0]
+
+    with World(kind) as world:
+        old = world.holder("old", 500, age=use, answer=use)
+
+        world.holder("young", 600)
+
+        assert world.ended().outcome is RoundOutcome.DONE
+        assert world.settled == {"old": VictimOutcome.COLLAPSED}
+        assert old.account.closed
+        assert world.tracker.used == 600 + len(opened) >= 602
+
+
+def test_who_dies_before_it_is_asked_is_passed_over(kind: str) -> None:
+    """F22: its bytes are released once, and no more is taken than is needed then."""
+    doomed: list[ScriptedParticipant] = []
+
+    def let_go(holder: ScriptedParticipant) -> float:
+        doomed.clear()
+        return holder.items[0][0]
+
+    with World(kind) as world:
+        account = world.tracker.new_account("doomed")
+        doomed.append(ScriptedParticipant(account, world.clock))
+        doomed[0].put(200)
+        second = world.holder("second", 300, age=let_go)
+        third = world.holder("third", 300)
+
+        world.holder("claims", 300)
+
+        assert world.ended().outcome is RoundOutcome.DONE
+        assert (world.tracker.used, second.account.closed, third.account.closed) == (600, True, False)
+        assert not account.closed
 
 
 # --- exceptions that end programs -------------------------------------------------------------------------------------
