@@ -114,9 +114,8 @@ def test_nothing_at_all_is_a_body_too(server: Server) -> None:
 
 def test_ctrl_c_ends_it_without_a_complaint() -> None:
     # A shell starts what runs in its background without Ctrl-C.
-    start = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]"
-    )
+    start = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     process = subprocess.Popen(
         [sys.executable, "-c", start, str(PROGRAM), "--quota", "24MiB", "--port", "0"],
         stdout=subprocess.PIPE,
