@@ -317,6 +317,19 @@ def test_closing_it_is_measured(clock: StepClock) -> None:
     assert _steps.current.get() is None
 
 
+def test_one_that_is_closed_before_it_began_does_not_warn(clock: StepClock) -> None:
+    async def work() -> None:
+        raise AssertionError("it was closed")
+
+    group = Group("a")
+    coroutine = _steps.MeasuredCoroutine(work(), group, lambda: None)
+    coroutine.close()
+    del coroutine
+    gc.collect()  # what warns here is an error
+
+    assert group.statistics().calls == 0
+
+
 def test_one_that_will_not_close_is_told_so(clock: StepClock) -> None:
     group = Group("a")
 
@@ -472,6 +485,9 @@ def test_a_coroutine_that_goes_on_in_another_thread_counts_there(clock: StepCloc
         with other:
             clock.compute(1)
             await pause()
+            here = _steps.this_thread()
+            assert here.top is not None
+            assert here.top.tally is other._tallies[here]  # which no other thread writes
             clock.compute(10)
             await pause()
         clock.compute(5)
