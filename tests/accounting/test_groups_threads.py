@@ -259,6 +259,11 @@ def test_after_a_fork_the_child_counts_from_zero_and_goes_on_where_it_is() -> No
                     burn(0.01)
                     after = now(group)
                     assert before < 0.01 <= after < 0.04, (before, after)
+                    seen = []
+                    watching = threading.Thread(target=lambda: seen.append(now(group)))
+                    watching.start()
+                    watching.join()
+                    assert after <= seen[0] < 0.04, (after, seen)
                     assert (now(other), other.statistics().calls) == (0.0, 0)
                     with other:
                         burn(0.01)
