@@ -122,6 +122,19 @@ def test_where_the_own_group_is_hidden_it_says_what_is_seen() -> None:
     assert place.why == why
 
 
+@pytest.mark.parametrize("later", ["ours", "host's"])
+def test_a_view_of_the_own_group_is_preferred_to_one_of_its_ancestors_only(later: str) -> None:
+    """F47: a container into which the host's hierarchy is mounted besides its own, as monitoring agents have it."""
+    mounts = [Mount(2, "/", "/sys/fs/cgroup", True), Mount(2, "/../..", "/host/sys/fs/cgroup", True)]
+    if later == "ours":
+        mounts.reverse()
+
+    places, why = memory_places(Groups(None, "/"), mounts)
+
+    assert places[0].levels == (Level("/", "/sys/fs/cgroup"),)
+    assert why.endswith("; / is seen at /sys/fs/cgroup")
+
+
 def test_a_path_that_climbs_in_the_middle_is_malformed() -> None:
     with pytest.raises(Malformed, match=r"not the path of a control group: '/a/\.\./b'"):
         levels("/a/../b", "/")

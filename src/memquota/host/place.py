@@ -64,7 +64,8 @@ def _places(version: int, own: str, reason: str, mounts: list[Mount]) -> tuple[l
             if levels[0].path != own:
                 why = f"{reason}; {levels[0].path}, above {own}, is seen at {levels[0].directory}, no group between"
             places.append(Place(version, levels, why))
-    places.sort(key=lambda place: len(place.levels), reverse=True)
+    # The own group and as many above it as can be seen; a view that shows only some group above it comes last.
+    places.sort(key=lambda place: (place.levels[0].path == own, len(place.levels)), reverse=True)
     if places:
         return places, places[0].why
     seen = ", ".join(mount.point for mount in of_this_kind) or "nowhere"
