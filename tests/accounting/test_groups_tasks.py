@@ -363,7 +363,13 @@ async def test_a_factory_that_is_put_before_ours_stays(clock: StepClock) -> None
     theirs = factory()
     assert theirs is not None
     await asyncio.create_task(computing(clock, 100))
-    await group.run(asyncio.create_task, computing(clock, 1))
+
+    async def again() -> None:
+        task: Any = asyncio.create_task(computing(clock, 1))
+        assert inspect.iscoroutine(task.get_coro()._work)  # wrapped by one of the two
+        await task
+
+    await group.run(again())
 
     assert factory() is theirs
     assert seconds(group) == 6

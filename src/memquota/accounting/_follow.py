@@ -29,7 +29,7 @@ from memquota.accounting._steps import (
     current,
     leave,
     resume,
-    skip,
+    tell,
     this_thread,
 )
 
@@ -169,8 +169,8 @@ class _Loop:
             state.lost.append(frame)
             frame = frame.below
         if frame is not state.top:
-            state.top = frame
-            skip(state)  # whose time it was is not known: it is nobody's
+            state.top = frame  # whose time it was since is not known: theirs who had the thread before, or nobody's
+            tell(state)
         if not self._users:
             self._remove()
 

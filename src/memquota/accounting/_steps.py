@@ -35,7 +35,7 @@ __all__ = [
     "current",
     "leave",
     "resume",
-    "skip",
+    "tell",
     "this_thread",
 ]
 
@@ -199,13 +199,6 @@ def leave(state: ThreadState, below: Frame | None) -> None:
     state.top = below
     if allocations.enter is not None:
         tell(state)
-
-
-def skip(state: ThreadState) -> None:
-    """What the thread computed since it was given to somebody last is given to nobody."""
-    state.since = cpu()
-    state.real = _NEVER
-    tell(state)
 
 
 def _move(state: ThreadState, top: Frame, frame: Frame) -> Tally:
