@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice, repeat, starmap
 from math import inf, nan
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -427,29 +428,28 @@ class Buffer(Handle, Generic[T]):
         return Reclaimed.PARTIAL
 
     def _drop(self, gone: list[Entry], wanted: int, newest: float) -> None:
-        """Drop a few items, but none that came after `newest`."""
+        """Drop a few items, but none that came after `newest`. `gone` stays empty where there are none to drop."""
         # Lock: that of the books is held.
+        if not self._part._holding.live:
+            return
         items = self._items
+        gone.extend(islice(items, PIECE))
+        size = _enough_of(gone, wanted, newest)
+        if not gone:
+            return
+        pops = starmap(items.popleft, repeat((), len(gone)))
+        # What allocates comes first; then nothing fails.
+        owed, dropped_items, dropped_bytes = (
+            self._owed + size,
+            self._dropped_items + len(gone),
+            self._dropped_bytes + size,
+        )
         try:
-            while wanted > 0 and items and len(gone) < PIECE and self._part._holding.live:
-                try:
-                    entry = items[0]
-                except IndexError:  # the owner was faster
-                    break
-                if entry[2] > newest:
-                    break
-                cost = entry[1]
-                gone.append(entry)
-                if not (items and items[0] is entry):  # the owner was faster
-                    gone.pop()
-                    continue
-                # What allocates comes first; then nothing fails.
-                owed, number, size = self._owed + cost, self._dropped_items + 1, self._dropped_bytes + cost
-                del items[0]
+            if items and items[0] is gone[0]:  # else the owner was faster, and they are looked at anew
                 self._owed = owed
-                self._dropped_items = number
-                self._dropped_bytes = size
-                wanted -= cost
+                self._dropped_items = dropped_items
+                self._dropped_bytes = dropped_bytes
+                all(pops)  # pops them all: no entry is empty, and nobody comes between
         finally:
             self._settle()
 
@@ -482,6 +482,17 @@ class Buffer(Handle, Generic[T]):
             except Exception:
                 log_callback_failure("on_collapse", self._account.name)
         let_go(items)
+
+
+def _enough_of(entries: list[Entry], wanted: int, newest: float) -> int:
+    """Leave the first ones that cost `wanted` together, up to `newest`. Returns what they cost."""
+    size = 0
+    for number, entry in enumerate(entries):
+        if size >= wanted or entry[2] > newest:
+            del entries[number:]
+            break
+        size += entry[1]
+    return size
 
 
 def _is_inside(entry: Entry, items: deque[Entry]) -> bool:
