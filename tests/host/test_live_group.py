@@ -331,6 +331,36 @@ print("not enforced")
     assert done.returncode == -signal.SIGKILL
 
 
+def test_a_namespace_with_a_mount_of_its_own_shows_the_same_limit(
+    new_group: Callable[[int], LiveGroup], tmp_path: Path
+) -> None:
+    """F47: as in a container, and with the host's hierarchy still mounted as well."""
+    group = new_group(64 * MIB)
+
+    _, printed = group.run(f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+before = provider.read()
+NEWNS, NEWCGROUP, PRIVATE, REC = 0x20000, 0x2000000, 1 << 18, 1 << 14
+kind, options = ("cgroup", b"memory") if {group.version} == 1 else ("cgroup2", None)
+if (
+    libc.unshare(NEWNS | NEWCGROUP) != 0
+    or libc.mount(b"none", b"/", None, REC | PRIVATE, None) != 0
+    or libc.mount(b"none", {str(tmp_path)!r}.encode(), kind.encode(), 0, options) != 0
+):
+    print("not allowed:", os.strerror(ctypes.get_errno()))
+    raise SystemExit
+for _ in range(3):  # seconds of its clock
+    reading = provider.read()
+print(before.level, reading.level, before.limit == reading.limit == 64 * 1024**2)
+print(provider.provider.why.endswith({f"/ is seen at {tmp_path}"!r}), host.limits().first.limit == reading.limit)
+""")
+
+    if printed.startswith("not allowed"):
+        pytest.skip(f"NOT CHECKED AGAINST THE KERNEL: a namespace is {printed}")
+    assert printed.splitlines() == [f"{group.path} / True", "True True"]
+
+
 def test_limits_name_the_group_as_what_is_hit_first(
     new_group: Callable[[int], LiveGroup],
 ) -> None:

@@ -74,4 +74,4 @@ def test_every_tree_has_a_readme_with_its_source() -> None:
     for folder in TREES.iterdir():
         if folder.is_dir():
             assert "\nSource: " in (folder / "README.md").read_text()
-    assert len(NAMES) == 22
+    assert len(NAMES) == 23
