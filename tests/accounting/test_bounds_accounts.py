@@ -303,32 +303,33 @@ def test_a_forked_child_needs_nobody_who_held_a_lock() -> None:
     """)
 
 
-def test_a_signal_handler_may_ask_for_a_report_at_any_moment(tracker: Tracker) -> None:
+def ask_for_a_report_at_each_line() -> None:
     registry = ComponentRegistry()
     reports: list[Report] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: reports.append(registry.report()))
     lines = 0
+    asking = False
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename.endswith("registry.py"):
-            if event == "line" and not reports_running[0]:
-                lines += 1
-                reports_running[0] = True
-                signal.raise_signal(signal.SIGUSR1)
-                reports_running[0] = False
-            return trace
-        return None
+        nonlocal lines, asking
+        if not frame.f_code.co_filename.endswith("registry.py"):
+            return None
+        if event == "line" and not asking:
+            lines += 1
+            asking = True
+            signal.raise_signal(signal.SIGUSR1)
+            asking = False
+        return trace
 
-    reports_running = [False]
+    signal.signal(signal.SIGUSR1, lambda number, frame: reports.append(registry.report()))
     sys.settrace(trace)
-    try:
-        registry.component("a").declare(lambda builder: builder.component("b", Bounds(1, 2)))
-        registry.declared()
-        registry.component("a").reset()
-    finally:
-        sys.settrace(None)
-        signal.signal(signal.SIGUSR1, before)
+    registry.component("a").declare(lambda builder: builder.component("b", Bounds(1, 2)))
+    registry.declared()
+    registry.component("a").reset()
+    sys.settrace(None)
 
     assert len(reports) == lines > 50
     assert {report.root.firm for report in reports} == {None, 2}
+
+
+def test_a_signal_handler_may_ask_for_a_report_at_any_moment() -> None:
+    run_isolated(ask_for_a_report_at_each_line)
