@@ -110,6 +110,22 @@ def test_entering_a_group_without_memory_changes_nothing() -> None:
     )
 
 
+def test_entering_and_leaving_allocates_for_nobody() -> None:
+    """Also where the number of the one before is an object that has to be made."""
+    run(
+        """
+        groups = [allocations.register(str(number)) for number in range(400)]
+        first, second = groups[-2:]
+        with allocations.tracking():
+            for _ in range(10):
+                enter(first)
+                enter(second)
+                enter(0)
+            assert allocations.statistics(first) == allocations.statistics(second) == allocations.Statistics()
+        """
+    )
+
+
 @pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_a_forked_child_goes_on_with_the_books_as_they_were(allocator: str) -> None:
     """F41: also with what other threads have allocated and freed, and while they are at it."""
