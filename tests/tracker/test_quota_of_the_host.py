@@ -129,6 +129,24 @@ def test_in_a_real_group_auto_leaves_a_quarter(new_group: Callable[[int], LiveGr
     assert printed.split() == [str(150 * MIB), str(100 * MIB)]
 
 
+def test_the_limit_moves_when_a_real_group_is_resized(new_group: Callable[[int], LiveGroup]) -> None:  # noqa: F811
+    group = new_group(200 * MIB)
+    limit = group.directory / ("memory.limit_in_bytes" if group.version == 1 else "memory.max")
+
+    _, printed = group.run(f"""
+import queue, memquota
+with memquota.Tracker("50%") as tracker, host.detect() as provider:
+    events = queue.Queue()
+    tracker.subscribe(events.put)
+    tracker.follow(provider, every=0.05)
+    for size in (400, 100):
+        open({str(limit)!r}, "w").write(str(size * 1024**2))
+        print(events.get(timeout=20).limit // 1024**2, tracker.limit // 1024**2)
+""")
+
+    assert printed.splitlines() == ["200 200", "50 50"]
+
+
 def test_a_host_that_tells_nothing_is_an_error_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
