@@ -161,6 +161,7 @@ class Admission(Moves):
         if self.on_full == "reclaim" and permit.state is _WAITING:
             demand = self.move(self._payment, permit)
             if demand is not None:
+                permit.demand = demand
                 self.rounds.demands.append(demand)
             self.rounds.relieve(None)
 

@@ -220,6 +220,8 @@ class Moves:
     def abandon(self, permit: Permit) -> None:
         """Whoever wanted it wants it no more: what it got passes on. Does nothing the second time. Lock: not held."""
         self.move(self._abandon, permit)
+        if permit.demand is not None:  # nobody makes room for it any more
+            self.books.soon(self.rounds._withdraw, permit.demand)
 
     def _abandon(self, permit: Permit) -> None:
         # Lock: held.

@@ -9,6 +9,7 @@ from typing import Final, Self, TypeVar
 from memquota._core.holdings import PinnedHolding
 from memquota._core.waiting_line import Ticket, TicketState
 from memquota._handles import Handle, checked_size
+from memquota._rounds import Demand
 from memquota.account import Account, checked_priority
 from memquota.errors import UsageTypeError, UsageValueError, size_text
 from memquota.gates.admission import Admission
@@ -37,7 +38,8 @@ class Permit(Ticket, Handle):
     waiter: Waiter | None = None
     #: The account of the caller, which stays open with it.
     account: Account | None = None
-    #: The state of the books when memory was last asked for on its behalf.
+    #: The round that was last asked for on its behalf, and the state of the books then.
+    demand: Demand | None = None
     paid_at = -1
 
     #: Where its bytes are in the books: an account of the caller, or None for the gate's.

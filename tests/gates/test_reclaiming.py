@@ -1,0 +1,59 @@
+"""A gate that has others make room: the bytes belong to whoever paid for them, and nobody pays for one who left."""
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from memquota import AsyncGate, Gate, Tracker
+from tests.gates.support import balanced
+
+
+@pytest.mark.parametrize("who", ["thread", "task"])
+async def test_nobody_makes_room_for_one_who_gave_up(who: str) -> None:
+    """P10: the round was asked for, and had not begun."""
+    tracker = Tracker(1000, reclaimer="task")
+    data = tracker.new_account("data")
+    data.claim(900)
+    gate = Gate(tracker, on_full="reclaim")
+
+    if who == "thread":
+        with pytest.raises(TimeoutError):
+            gate.acquire(200, timeout=0)
+    else:
+        with anyio.move_on_after(0):
+            await AsyncGate(sharing=gate).acquire(200)
+    async with tracker:
+        await wait_all_tasks_blocked()
+        assert not data.closed
+        assert tracker.used == 900
+
+        async with AsyncGate(sharing=gate).acquire(200):
+            assert data.closed
+    balanced(gate)
+
+
+async def test_no_more_is_asked_for_than_is_missing() -> None:
+    """P10: and it is kept for whoever asked."""
+    tracker = Tracker(1000, reclaimer="task")
+    old, new = tracker.new_account("old"), tracker.new_account("new")
+    old.claim(500)
+    new.claim(400)
+    gate = AsyncGate(tracker, on_full="reclaim")
+    order = []
+
+    async def enter(weight: int, priority: int) -> None:
+        async with gate.acquire(weight, priority=priority):
+            order.append(weight)
+            await wait_all_tasks_blocked()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter, 300, 0)
+        await wait_all_tasks_blocked()
+        assert gate._admission.line.reserved == 300
+        async with tracker:
+            while not order:
+                await anyio.lowlevel.checkpoint()
+            assert old.closed
+            assert not new.closed
+            await wait_all_tasks_blocked()
+    balanced(gate)
