@@ -1,0 +1,95 @@
+"""What the ledger leaves behind in handles, holdings and receipts, where only a later call would notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import fields
+
+from memquota._core.events import OverRelease, ParticipationEnded
+from memquota._core.holdings import NO_CREDIT, Receipt
+from memquota._core.ledger import Counts, Ledger
+from tests.core.support import ledger_of, member
+
+MIB = 1024 * 1024
+SEALED = (NO_CREDIT, NO_CREDIT - 1)
+
+
+def test_all_counts_begin_at_nothing() -> None:
+    counts = Counts()
+
+    assert {getattr(counts, field.name) for field in fields(Counts)} == {0}
+
+
+def test_a_holding_that_ended_has_no_credit_out() -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    assert who.holding.cap > 0
+
+    ledger.end(who.holding, "destroyed")
+
+    assert (who.holding.booked, who.holding.cap) == (0, 0)
+
+
+def test_a_participant_that_fails_is_told_after_what_happened_before() -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    ledger.events.append(OverRelease("another", 1, True))
+
+    ledger.detach(who.holding, "it raised")
+
+    assert [type(event) for event in ledger.events] == [OverRelease, ParticipationEnded]
+
+
+def test_a_handle_that_was_closed_is_not_counted_again() -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    who.line._closed = False
+
+    ledger.close_handle(who.holding, who.line)
+
+    assert who.line._closed
+
+
+def test_a_receipt_is_given_with_the_claim() -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who")
+    receipt = Receipt()
+
+    ledger.claim(who.holding, who.line, 100, 1.0, receipt)
+
+    assert receipt.booked
+
+
+@pytest.mark.parametrize("call", ["claim", "release"])
+def test_a_handle_has_no_credit_while_it_is_worked_out_anew(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """F43: what a signal handler or finalizer does with the handle then comes to the books, and is refused there."""
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    found: list[tuple[int, int]] = []
+    move = Ledger._move
+
+    def looking(self: Ledger, *arguments: Any) -> bool:
+        found.append((who.line._credit, who.line._cap))
+        return move(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_move", looking)
+        if call == "claim":
+            ledger.claim(who.holding, who.line, 500_000, 1.0)
+        else:
+            ledger.release(who.holding, who.line, 4000)
+
+    assert found == [SEALED]
+    assert who.line._credit >= 0
+
+
+def test_a_late_release_keeps_the_owner_from_collecting_credit() -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    credit = who.line._credit
+
+    ledger.release_late(who.holding, who.line, 1000)
+
+    assert (who.line._credit, who.line._cap) == (credit, NO_CREDIT - 1)
