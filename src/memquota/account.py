@@ -116,10 +116,12 @@ class Account(Handle):
         """Make a participant that owns its handle: `make` gets the handle and returns the participant.
 
         Raises:
-            UsageError: As for `register_participant`.
+            UsageError: `make` cannot be called; else as for `register_participant`.
             AccountClosed: The account is closed.
             Exception: What `make` raises passes through. In each case nothing stays registered.
         """
+        if not callable(make):
+            raise UsageTypeError(f"register_participant_with takes a callable, not {make!r}")
         registration = Registration(self._node)
         handle = self._rounds.books.enter(self._register, registration)
         try:

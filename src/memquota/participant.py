@@ -51,7 +51,8 @@ class Participant(Protocol):
     - `reentrant = True`: its methods may be called by the thread that is just claiming for it, with whatever locks of
       its own that thread holds. Without it, a round that is run by its own claim does not call it: the age it named
       last stands in, and when its account is the victim, the claim raises MemoryReclaimed and `reclaim` is called
-      afterwards from a thread that can wait for those locks.
+      afterwards from a thread that can wait for those locks. Start anew with another object then: one that registered
+      again would take that call for its new account.
 
     Callbacks:
         No lock of the tracker is held; both methods may use the tracker, but `claim` for the same participation inside

@@ -156,3 +156,12 @@ def test_one_object_in_two_accounts_is_asked_for_each(world: World) -> None:
     world.tracker.reclaim(0)
 
     assert odd.asked == 3
+
+
+def test_what_makes_a_participant_has_to_be_callable() -> None:
+    nothing: Any = 5
+    account = World().tracker.new_account("a")
+
+    with pytest.raises(UsageError, match=r"^register_participant_with takes a callable, not 5$"):
+        account.register_participant_with(nothing)
+    assert account.tracker.snapshot().accounts[0].holdings == ()
