@@ -1,11 +1,13 @@
 """Groups tell the allocation tracker whose turn it is, and show what it knows."""
 
+import asyncio
 from collections.abc import Iterator
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from memquota import UsageError
 from memquota.accounting import Group, allocations
 from tests.accounting.group_world import forget_thread
 from tests.support.watchdog import run_isolated
@@ -104,6 +106,33 @@ def test_a_block_that_raises_allocates_for_nobody_afterwards() -> None:
 
     assert live(group) == 0
     del kept
+
+
+@pytest.mark.usefixtures("counting")
+async def test_asyncio_a_block_that_is_held_across_an_await_where_it_cannot_be_soon_allocates_nothing(
+    anyio_backend_name: str,
+) -> None:
+    if anyio_backend_name == "trio":
+        return
+    group = Group("a")
+    kept = []
+
+    async def held() -> None:
+        with group:
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+    async def others() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        kept.append(bytearray(MUCH))
+
+    other = asyncio.ensure_future(others())
+    with pytest.raises(UsageError, match="held across an await"):
+        await held()
+    await other
+
+    assert live(group) == 0
 
 
 def test_while_nothing_was_ever_counted_nothing_is_available() -> None:

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import trio
+import trio.testing
 from anyio.lowlevel import checkpoint
 
 from memquota import UsageError
@@ -265,6 +266,7 @@ async def test_trio_a_block_may_be_held_across_an_await_in_any_task(clock: StepC
                 clock.compute(10)
         clock.compute(100)
         await checkpoint()
+        clock.compute(100)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(held, group)
@@ -565,6 +567,97 @@ def test_the_instruments_come_when_they_are_needed_and_go_when_they_have_been_id
     trio.run(main)
 
     assert seconds(group) == 11
+
+
+@pytest.mark.parametrize("where", ["run", "block", "child"])
+def test_the_instruments_stay_while_a_group_may_start_tasks(clock: StepClock, where: str) -> None:
+    group = Group("a")
+
+    async def nothing() -> None:
+        pass
+
+    def start_many(nursery: trio.Nursery) -> None:
+        for _ in range(2 * _follow._IDLE):
+            nursery.start_soon(nothing)
+
+    async def waits(nursery: trio.Nursery) -> None:
+        await may_go_on.wait()
+        nursery.start_soon(computing, clock, 1)
+
+    async def has_child(nursery: trio.Nursery) -> None:
+        nursery.start_soon(waits, nursery)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            if where == "block":
+                with group:
+                    with detached():
+                        start_many(nursery)
+                    nursery.start_soon(computing, clock, 1)
+                return
+            nursery.start_soon(group.run, waits if where == "run" else has_child, nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            start_many(nursery)
+            may_go_on.set()
+
+    may_go_on = trio.Event()
+    trio.run(main)
+
+    assert seconds(group) == 3
+
+
+def test_tasks_that_inherit_leave_the_thread_in_the_group_that_it_is_in(clock: StepClock) -> None:
+    group, other = Group("a"), Group("b")
+
+    async def parent() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(computing, clock, 10)
+
+    async def main() -> None:
+        await other.run(parent)
+        clock.compute(1)
+        await checkpoint()
+        clock.compute(1)
+
+    with group:
+        trio.run(main)
+
+    assert (seconds(group), seconds(other)) == (2, 30)
+
+
+def test_a_block_that_waits_in_a_guest_run_is_left_to_whoever_has_the_thread_then(clock: StepClock) -> None:
+    group, before, after = Group("a"), Group("before"), Group("after")
+    done: list[Any] = []
+
+    async def guest() -> None:
+        with group:
+            clock.compute(1)
+            await may_go_on.wait()
+            clock.compute(1)
+        clock.compute(10)
+
+    async def start() -> None:
+        loop = asyncio.get_running_loop()
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.append
+        )
+        while not may_go_on.statistics().tasks_waiting:  # noqa: ASYNC110 - the other loop's tasks wake nobody here
+            await asyncio.sleep(0)
+
+    async def finish() -> None:
+        may_go_on.set()
+        while not done:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    may_go_on = trio.Event()
+    with asyncio.Runner() as runner:
+        with before:
+            runner.run(start())
+        with after:
+            runner.run(finish())
+
+    assert (seconds(group), seconds(before), seconds(after)) == (2, 0, 10)
+    assert inside() == []
 
 
 def test_other_instruments_see_what_they_saw(clock: StepClock) -> None:
