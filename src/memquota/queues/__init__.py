@@ -5,14 +5,14 @@ they go in and released when they come out; when the tracker asks, the queue giv
 oldest items ("drop_oldest").
 """
 
-from memquota.queues.buffer import OnReclaim, QueueStatistics
+from memquota.queues.buffer import OnReclaim
 from memquota.queues.costs import ENTRY_COST, Cost, counts_fields, item_cost
 from memquota.queues.shutdown import QueueShutDown, ShutDown
+from memquota.queues.statistics import QueueStatistics, StreamStatistics
 from memquota.queues.streams import (
     QuotaReceiveStream,
     QuotaSendStream,
     StreamAttribute,
-    StreamStatistics,
     open_stream,
 )
 from memquota.queues.tasks import AsyncQueue

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice, repeat, starmap
 from math import inf, nan
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
-
-from attrs import frozen
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from memquota._core.events import CloseReason
 from memquota._core.holdings import CreditLine, Receipt
@@ -24,18 +22,16 @@ from memquota.participant import Reclaimed, ReclaimRequest
 from memquota.participation import Participation
 from memquota.queues._freeing import PIECE, SLICE, in_thread, let_go
 from memquota.queues.costs import Cost
+from memquota.queues.entries import Entry, byte_seconds_of, enough_of, is_inside, size_of, weighed_entry
+from memquota.queues.statistics import QueueStatistics
 from memquota.sizes import format_size, parse_size
 
-__all__ = ["Buffer", "Entry", "OnReclaim", "QueueStatistics", "raised_here"]
+__all__ = ["Buffer", "OnReclaim", "raised_here"]
 
 T = TypeVar("T")
 
 #: What a queue does when it is asked for memory: give up everything, or drop its oldest items.
 OnReclaim: TypeAlias = Literal["collapse", "drop_oldest"]
-
-#: An item, what it costs, and when it came. Where the buffer weighs, also the sums of cost and of cost x time over all
-#: that came before it since the buffer was empty.
-Entry: TypeAlias = "tuple[Any, ...]"
 
 #: The part of what is wanted that is dropped at least, however long it takes: less, twice in a row, is a collapse.
 _LEAST_PART: Final = 64
@@ -52,27 +48,6 @@ class _Never:
 def raised_here(error: BaseException) -> bool:
     """Whether the function that caught it raised it, and no signal handler, nor anybody else."""
     return error.__traceback__ is None or error.__traceback__.tb_next is None
-
-
-@frozen
-class QueueStatistics:
-    """A queue in numbers.
-
-    Attributes:
-        items: How many are inside.
-        bytes: What they cost, with their entries.
-        dropped_items: How many were dropped for want of memory, by "drop_oldest".
-        dropped_bytes: What these cost.
-        waiting_to_put: How many tasks or threads wait to put.
-        waiting_to_get: And to get.
-    """
-
-    items: int
-    bytes: int
-    dropped_items: int
-    dropped_bytes: int
-    waiting_to_put: int
-    waiting_to_get: int
 
 
 class Buffer(Handle, Generic[T]):
@@ -253,24 +228,11 @@ class Buffer(Handle, Generic[T]):
 
     def _size(self) -> int:
         """What the items inside cost. O(1)."""
-        if not self._weighs:
-            return self._part._in_use()
-        try:
-            first, last = self._items[0], self._items[-1]
-        except IndexError:
-            return 0
-        size: int = last[3] + last[1] - first[3]
-        return size
+        return size_of(self._items) if self._weighs else self._part._in_use()
 
     def _entry(self, item: T, cost: int, now: float) -> Entry:
         """The entry of an item that comes now."""
-        if not self._weighs:
-            return item, cost, now
-        try:
-            last = self._items[-1]
-        except IndexError:
-            return item, cost, now, 0, 0.0
-        return item, cost, now, last[3] + last[1], last[4] + last[1] * last[2]
+        return weighed_entry(self._items, item, cost, now) if self._weighs else (item, cost, now)
 
     # The long ways, under the lock of the books.
 
@@ -335,7 +297,7 @@ class Buffer(Handle, Generic[T]):
             self._account._rounds.relieve(self._part._holding)
             if not self._part._holding.live:
                 # The end takes out what it finds inside; nobody else gets anything any more.
-                lost = _is_inside(entry, self._items) or id(entry) not in self._in_rounds
+                lost = is_inside(entry, self._items) or id(entry) not in self._in_rounds
         except MemoryError:  # the item is inside all the same: the next claim goes on with the round
             pass
         finally:
@@ -395,15 +357,7 @@ class Buffer(Handle, Generic[T]):
 
     def byte_seconds(self, now: float) -> float:
         """The sum of cost x age over the items, in O(1); NaN where no policy of the tracker asks for it."""
-        if not self._weighs:
-            return nan
-        try:
-            first, last = self._items[0], self._items[-1]
-        except IndexError:
-            return 0.0
-        size = last[3] + last[1] - first[3]
-        moments = last[4] + last[1] * last[2] - first[4]
-        return max(0.0, float(now * size - moments))
+        return byte_seconds_of(self._items, now) if self._weighs else nan
 
     def reclaim(self, request: ReclaimRequest) -> Reclaimed:
         """Collapse: everything goes when the account closes, in a moment. Or drop the oldest items."""
@@ -434,7 +388,7 @@ class Buffer(Handle, Generic[T]):
             return
         items = self._items
         gone.extend(islice(items, PIECE))
-        size = _enough_of(gone, wanted, newest)
+        size = enough_of(gone, wanted, newest)
         if not gone:
             return
         pops = starmap(items.popleft, repeat((), len(gone)))
@@ -472,7 +426,7 @@ class Buffer(Handle, Generic[T]):
         self._over = reason
         self._limit, self._bounded = 0, True
         for key, entry in tuple(self._in_rounds.items()):
-            if _is_inside(entry, self._items):
+            if is_inside(entry, self._items):
                 self._in_rounds.pop(key, None)
         items, self._items = self._items, deque()
         self._wake_everybody()
@@ -482,27 +436,3 @@ class Buffer(Handle, Generic[T]):
             except Exception:
                 log_callback_failure("on_collapse", self._account.name)
         let_go(items)
-
-
-def _enough_of(entries: list[Entry], wanted: int, newest: float) -> int:
-    """Leave the first ones that cost `wanted` together, up to `newest`. Returns what they cost."""
-    size = 0
-    for number, entry in enumerate(entries):
-        if size >= wanted or entry[2] > newest:
-            del entries[number:]
-            break
-        size += entry[1]
-    return size
-
-
-def _is_inside(entry: Entry, items: deque[Entry]) -> bool:
-    """Whether that very entry is there. It came in a moment ago: looks at what came since."""
-    try:
-        for each in reversed(items):
-            if each is entry:
-                return True
-            if each[2] < entry[2]:
-                return False
-    except RuntimeError:  # the end of the queue frees them already
-        pass
-    return False

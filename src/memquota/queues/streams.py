@@ -18,17 +18,17 @@ from anyio import (
 )
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
-from attrs import frozen
 
 from memquota._core.events import CloseReason
 from memquota._handles import Handle
 from memquota.account import Account
 from memquota.queues.bounds import buffer_bound
-from memquota.queues.buffer import OnReclaim, QueueStatistics, raised_here
+from memquota.queues.buffer import OnReclaim, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.statistics import StreamStatistics
 from memquota.queues.tasks import TaskBuffer
 
-__all__ = ["QuotaReceiveStream", "QuotaSendStream", "StreamAttribute", "StreamStatistics", "open_stream"]
+__all__ = ["QuotaReceiveStream", "QuotaSendStream", "StreamAttribute", "open_stream"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -74,36 +74,6 @@ def open_stream(
     bound = buffer_bound(max_buffer_size)
     shared: Stream[Any] = Stream(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
     return QuotaSendStream(shared), QuotaReceiveStream(shared)
-
-
-@frozen
-class StreamStatistics(QueueStatistics):
-    """A stream in numbers. The names that anyio's memory object streams have are there, too.
-
-    Attributes:
-        max_buffer_size: Most items inside.
-        open_send_streams: How many ends to send by are open.
-        open_receive_streams: How many ends to receive by are open.
-    """
-
-    max_buffer_size: float
-    open_send_streams: int
-    open_receive_streams: int
-
-    @property
-    def current_buffer_used(self) -> int:
-        """`items`."""
-        return self.items
-
-    @property
-    def tasks_waiting_send(self) -> int:
-        """`waiting_to_put`."""
-        return self.waiting_to_put
-
-    @property
-    def tasks_waiting_receive(self) -> int:
-        """`waiting_to_get`."""
-        return self.waiting_to_get
 
 
 class StreamAttribute(TypedAttributeSet):

@@ -11,9 +11,11 @@ from memquota.account import Account
 from memquota.errors import MemoryQuotaError
 from memquota.queues._waiting import Line
 from memquota.queues.bounds import queue_bound
-from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics, raised_here
+from memquota.queues.buffer import Buffer, OnReclaim, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.entries import Entry
 from memquota.queues.shutdown import QueueShutDown
+from memquota.queues.statistics import QueueStatistics
 
 __all__ = ["AsyncQueue", "TaskBuffer"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections import deque
 from collections.abc import Callable
-from threading import Condition, RLock
 from typing import Any, Final, Literal, TypeVar, final
 from weakref import WeakSet
 
@@ -14,60 +12,17 @@ from memquota._core.events import CloseReason
 from memquota.account import Account
 from memquota.clock import monotonic
 from memquota.errors import MemoryQuotaError, UsageError
+from memquota.queues._thread_lines import ThreadLines
 from memquota.queues.bounds import queue_bound
-from memquota.queues.buffer import Buffer, Entry, OnReclaim, QueueStatistics, raised_here
+from memquota.queues.buffer import Buffer, OnReclaim, raised_here
 from memquota.queues.costs import ENTRY_COST, Cost, cost_of
+from memquota.queues.entries import Entry
 from memquota.queues.shutdown import ShutDown
+from memquota.queues.statistics import QueueStatistics
 
 __all__ = ["Queue"]
 
 T = TypeVar("T")
-
-
-class _Lines:
-    """The lock of a queue and who waits for what, first come first served. All but `wake_everybody` under the lock."""
-
-    def __init__(self) -> None:
-        # Reentrant, so that a signal handler or finalizer may use the queue in the middle of a call of its own thread.
-        self.lock = RLock()
-        self.putters: deque[Condition] = deque()
-        self.getters: deque[Condition] = deque()
-        self.joiners: deque[Condition] = deque()
-
-    def turn(
-        self,
-        line: deque[Condition],
-        may_go: Callable[[], bool],
-        check: Callable[[], None],
-        adjust: Callable[[], None],
-        timeout: float | None,
-    ) -> bool:
-        """Wait until nobody is ahead and `may_go()`. Returns False when the time is up."""
-        until = None if timeout is None else monotonic() + timeout
-        place = Condition(self.lock)
-        line.append(place)
-        try:
-            adjust()
-            while True:
-                check()
-                if line[0] is place and may_go():
-                    return True
-                left = None if until is None else until - monotonic()
-                if left is not None and left <= 0:
-                    return False
-                place.wait(left)
-        finally:
-            line.remove(place)
-            adjust()
-            if line:
-                line[0].notify()
-
-    def wake_everybody(self) -> None:
-        """Let everybody look again. Any thread."""
-        with self.lock:
-            for line in (self.putters, self.getters, self.joiners):
-                for place in line:
-                    place.notify()
 
 
 @final
@@ -118,7 +73,7 @@ class Queue(Buffer[T]):
         _all_queues.add(self)
 
     def _open_lines(self) -> None:
-        self._lines = _Lines()
+        self._lines = ThreadLines()
         self._lock = self._lines.lock
         self._putters = self._lines.putters
         self._getters = self._lines.getters
