@@ -248,7 +248,7 @@ def _component(declared: ComponentBounds, found: Mapping[str, Found]) -> Compone
         used = sum(of_accounts) if of_accounts else None
     else:
         used = None if known.account is None or known.account.closed else known.account.used
-    own = None if known.group is None else _used_by(known.group)
+    own = None if known.group is None else known.group.statistics()
     totals = [one for one in (own, *(below.total for below in components)) if one is not None]
     said = any(part.bounds is not None for part in declared.walk())
     return ComponentReport(
@@ -261,11 +261,6 @@ def _component(declared: ComponentBounds, found: Mapping[str, Found]) -> Compone
         total=reduce(GroupStatistics.merge, totals) if totals else None,
         components=components,
     )
-
-
-def _used_by(group: Group) -> GroupStatistics:
-    group.allocation_id  # noqa: B018  # numbers it: one that was never entered holds nothing, which is not unknown
-    return group.statistics()
 
 
 def _tracker(tracker: Tracker) -> TrackerReport:
