@@ -206,6 +206,12 @@ def show(found: dict[str, list[Run]], verdict: dict[str, Any], kind: str) -> Non
         print(f"{'kept  ' if kept else 'MISSED'} {bar}")
 
 
+def typical(runs: list[Run]) -> Run:
+    """One that lost jobs, if there is one; else that of the median makespan."""
+    lost = [run for run in runs if not run.complete]
+    return lost[0] if lost else sorted(runs, key=lambda run: run.makespan)[len(runs) // 2]
+
+
 def draw(found: dict[str, list[Run]], verdict: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
 
@@ -219,7 +225,7 @@ def draw(found: dict[str, list[Run]], verdict: dict[str, Any], path: Path) -> No
         (f"{WORKERS} workers, gate", "#1f618d"),
     )
     for way, colour in ways:
-        run = found[way][0]
+        run = typical(found[way])
         samples = [(when, size) for when, size in run.samples if size > MIB]
         left.plot([when for when, _ in samples], [size / MIB for _, size in samples], color=colour, label=way, lw=1.1)
         if not run.complete and samples:
@@ -229,7 +235,7 @@ def draw(found: dict[str, list[Run]], verdict: dict[str, Any], path: Path) -> No
     left.set_ylim(0, LIMIT / MIB * 1.15)
     left.set_xlabel("seconds")
     left.set_ylabel("MiB used by the process")
-    left.legend(loc="lower right")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     left.set_title(f"{JOBS} jobs of 4 to 40 MiB under {LIMIT // MIB} MiB")
 
     names = sorted(found, key=lambda way: ("no gate" not in way, int(way.split()[0])))
