@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memquota.accounting import Group, _steps
+from memquota.accounting import Group, _steps, allocations
 from tests.accounting.group_world import StepClock, inside, seconds, standing_clock
 from tests.concurrency.interrupts import every_interrupt
 from tests.queues.points import ActAt
@@ -210,6 +210,23 @@ def test_who_reads_from_another_thread_at_any_point_never_reads_less_than_before
         number += 1
 
     assert number > 20
+
+
+def test_an_interrupt_while_the_allocation_tracker_is_told_leaves_nothing_entered(
+    clock: StepClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F42"""
+    world = World(clock)
+
+    def interrupted(number: int) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(allocations, "enter", interrupted)
+    for deed in DEEDS:
+        with pytest.raises(KeyboardInterrupt):
+            deed(world)
+        assert inside() == []
+        assert _steps.current.get() is None
 
 
 # --- memory that runs out ---------------------------------------------------------------------------------------------

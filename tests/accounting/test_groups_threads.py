@@ -140,6 +140,35 @@ def test_a_thread_that_is_in_a_group_now_is_counted_already() -> None:
     assert burnt <= while_in <= seconds(group)
 
 
+def test_a_thread_that_leaves_while_its_clock_is_read_is_looked_at_again(clock: StepClock) -> None:
+    group = Group("a")
+    is_in, may_leave, has_left, may_end = (threading.Event() for _ in range(4))
+
+    def read() -> int:
+        may_leave.set()
+        has_left.wait()
+        return clock.computed
+
+    def work() -> None:
+        _steps.this_thread().clock = read
+        with group:
+            clock.compute(1)
+            is_in.set()
+            may_leave.wait()
+        clock.compute(100)
+        has_left.set()
+        may_end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    is_in.wait()
+    used = seconds(group)
+    may_end.set()
+    thread.join()
+
+    assert used == 1
+
+
 def test_a_group_must_be_left_in_the_thread_that_entered_it(clock: StepClock) -> None:
     group = Group("a")
     group.__enter__()
@@ -248,6 +277,8 @@ def test_after_a_fork_the_child_counts_from_zero_and_goes_on_where_it_is() -> No
                 done.wait()
         thread = threading.Thread(target=hold)
         with group:
+            burn(0.02)
+        with group:
             burn(0.05)
             thread.start()
             held.wait()
@@ -264,6 +295,7 @@ def test_after_a_fork_the_child_counts_from_zero_and_goes_on_where_it_is() -> No
                     watching.start()
                     watching.join()
                     assert after <= seen[0] < 0.04, (after, seen)
+                    assert group.statistics().calls == 0
                     assert (now(other), other.statistics().calls) == (0.0, 0)
                     with other:
                         burn(0.01)
