@@ -27,9 +27,12 @@ from tests.queues.worlds import COST, KINDS, NOTHING, World
 from tests.support.watchdog import run_isolated
 
 try:
-    import _testcapi  # type: ignore[import-not-found]
+    import _testcapi as testcapi  # type: ignore[import-not-found]
 except ImportError:
-    _testcapi = None
+    testcapi = None
+
+#: Lets allocations fail, where the interpreter can.
+_testcapi: Any = testcapi
 
 MODES = ("collapse", "drop_oldest")
 
@@ -102,8 +105,8 @@ def _cycles_under_constant_collection() -> None:
     put: Any
     get: Any
     made: Any
-    send: Any
-    receive: Any
+    send: Any = None
+    receive: Any = None
     for number, kind, mode in itertools.product(range(20), KINDS, MODES):
         options: dict[str, Any] = {"on_reclaim": mode}
         if kind == "stream":
