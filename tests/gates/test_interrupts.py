@@ -146,8 +146,8 @@ def run_nested() -> None:
     quiet()
     make, function = CALLS[NAME]
     elsewhere = os.environ["WHO"] == "another thread"
-    # Of calls that come to the loop as well, fewer points are looked at, but in `make soak`.
-    step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 19 if NAME.startswith("task") else 5
+    # Every eleventh point, and of calls that come to a loop as well every 23rd, but in `make soak`.
+    step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 23 if NAME.startswith("task") else 11
     points = 0
     for name, deed in NESTED.items():
         number = 0
@@ -182,7 +182,7 @@ def run_nested() -> None:
                 break
             number += step
             points += 1
-    assert points >= 5
+    assert points >= 3
     print(points, "points")
 
 
