@@ -17,7 +17,9 @@ from tests.gates.calls import BACKEND, CALLS, SLOTS, World, adjust_up, narrow
 from tests.queues.points import ActAt
 from tests.support.watchdog import run_isolated
 
-NAME = os.environ.get("CASE", "")
+CASES = os.environ.get("CASE", "").split()
+PLAIN = [name for name in CALLS if not name.startswith("task")]
+TASKS = [name for name in CALLS if name.startswith("task")]
 
 
 def _start(code: CodeType) -> int:
@@ -58,9 +60,14 @@ def quiet() -> None:
 
 
 def run_interrupted() -> None:
-    """One call, interrupted at each of its points."""
+    """Each call, interrupted at each of its points."""
     quiet()
-    make, function = CALLS[NAME]
+    for name in CASES:
+        interrupted(name)
+
+
+def interrupted(name: str) -> None:
+    make, function = CALLS[name]
     number = 0
     while True:
         world = make()
@@ -70,25 +77,24 @@ def run_interrupted() -> None:
         try:
             world.check()
         except Exception as error:
-            raise AssertionError(f"interrupted at point {number}, {interrupt.where}: {error!r}") from error
+            raise AssertionError(f"{name} interrupted at point {number}, {interrupt.where}: {error!r}") from error
         if not interrupt.fired:
             break
         number += 1
     assert number >= 3
-    print(number, "points")
+    print(name, number, "points")
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if not name.startswith("task")])
-def test_an_interrupt_at_any_point_strands_nobody(name: str) -> None:
+@pytest.mark.parametrize("names", [PLAIN[:9], PLAIN[9:]], ids=["going in", "leaving"])
+def test_an_interrupt_at_any_point_strands_nobody(names: list[str]) -> None:
     """F42: the lock is free, nobody inside is under-counted, whoever can go in is in, and closing gives zero."""
-    run_isolated(run_interrupted, env={"CASE": name}, timeout=120)
+    run_isolated(run_interrupted, env={"CASE": " ".join(names)}, timeout=300)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("task")])
-def test_an_interrupt_at_any_point_of_a_task_strands_nobody(name: str, backend: str) -> None:
+def test_an_interrupt_at_any_point_of_a_task_strands_nobody(backend: str) -> None:
     """F42: the same for tasks; the interrupt ends their loop."""
-    run_isolated(run_interrupted, env={"CASE": name, "BACKEND": backend}, timeout=120)
+    run_isolated(run_interrupted, env={"CASE": " ".join(TASKS), "BACKEND": backend}, timeout=300)
 
 
 # --- calls in the middle of calls -------------------------------------------------------------------------------------
@@ -144,10 +150,15 @@ def _expected(error: BaseException, name: str, world: World) -> bool:
 def run_nested() -> None:
     """One call, and another one at each of its points: by the same thread, or by another one."""
     quiet()
-    make, function = CALLS[NAME]
+    for name in CASES:
+        nested(name)
+
+
+def nested(call: str) -> None:
+    make, function = CALLS[call]
     elsewhere = os.environ["WHO"] == "another thread"
     # Every eleventh point, and of calls that come to a loop as well every 23rd, but in `make soak`.
-    step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 23 if NAME.startswith("task") else 11
+    step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 23 if call.startswith("task") else 11
     points = 0
     for name, deed in NESTED.items():
         number = 0
@@ -177,28 +188,27 @@ def run_nested() -> None:
                     assert line.held <= (line.capacity or 0), "over-granted"
                 world.check()
             except Exception as error:
-                raise AssertionError(f"{name} at point {number}, {point.where}: {error!r}") from error
+                raise AssertionError(f"{name} in {call} at point {number}, {point.where}: {error!r}") from error
             if not point.fired:
                 break
             number += step
             points += 1
     assert points >= 3
-    print(points, "points")
+    print(call, points, "points")
 
 
 @pytest.mark.parametrize("who", ["this thread", "another thread"])
-@pytest.mark.parametrize("name", [name for name in CALLS if not name.startswith("task")])
-def test_whatever_comes_in_the_middle_of_a_call_strands_nobody(name: str, who: str) -> None:
+@pytest.mark.parametrize("names", [PLAIN[:9], PLAIN[9:]], ids=["going in", "leaving"])
+def test_whatever_comes_in_the_middle_of_a_call_strands_nobody(names: list[str], who: str) -> None:
     """F35, F43: by a signal handler or finalizer, or by another thread: no deadlock, nobody over-granted."""
-    run_isolated(run_nested, env={"CASE": name, "WHO": who}, timeout=120)
+    run_isolated(run_nested, env={"CASE": " ".join(names), "WHO": who}, timeout=300)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("who", ["this thread", "another thread"])
-@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("task")])
-def test_whatever_comes_in_the_middle_of_a_task_strands_nobody(name: str, who: str, backend: str) -> None:
+def test_whatever_comes_in_the_middle_of_a_task_strands_nobody(who: str, backend: str) -> None:
     """F43: the same for tasks."""
-    run_isolated(run_nested, env={"CASE": name, "WHO": who, "BACKEND": backend}, timeout=120)
+    run_isolated(run_nested, env={"CASE": " ".join(TASKS), "WHO": who, "BACKEND": backend}, timeout=300)
 
 
 @pytest.mark.soak
