@@ -257,3 +257,13 @@ def test_the_check_sees_what_is_wrong(field: str, value: int, invariant: str) ->
 
     with pytest.raises(TrackerBroken, match=f"invariant {invariant} "):
         check_line(line, [])
+
+
+def test_nobody_goes_in_when_all_is_over() -> None:
+    first, second = Ticket(1), Ticket(1)
+    line = line_of(first, second)
+    over = Outside(ended=True)
+
+    assert not line.fits(0, over)
+    assert [line.admit(over), line.admit(over), line.admit(over)] == [first, second, None]
+    assert first.state is second.state is TicketState.REFUSED
