@@ -267,3 +267,14 @@ def test_nobody_goes_in_when_all_is_over() -> None:
     assert not line.fits(0, over)
     assert [line.admit(over), line.admit(over), line.admit(over)] == [first, second, None]
     assert first.state is second.state is TicketState.REFUSED
+
+
+def test_moves_that_come_too_late_change_nothing() -> None:
+    waits, left = Ticket(1), Ticket(1, priority=1)
+    line = line_of(waits, left)
+
+    assert [line.give_up(left), line.give_up(left)] == [True, False]
+    assert [line.adjust(waits, 5), line.back_out(waits)] == [False, False]
+    line.reserve(left)
+    assert (line.reserved, waits.weight, line.first) == (0, 1, waits)
+    check_line(line, [])
