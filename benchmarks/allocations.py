@@ -19,7 +19,7 @@ from benchmarks.harness import Row, Times, measured, quiet, show, time_text
 from memquota.accounting import allocations
 
 ROUNDS = 15
-PROGRAM_ROUNDS = 3
+PROGRAM_ROUNDS = 5
 REPEATS = 200
 BATCH = 100
 
