@@ -212,8 +212,8 @@ def start() -> None:
         MemoryError: Nothing was changed.
 
     Cost:
-        While it runs, 4 ns to 9 ns for each allocation in a group and for each free of one; a quarter of the memory in which
-        groups' blocks lie.
+        While it runs, 4 ns to 9 ns for each allocation in a group and for each free of one; a quarter of the
+        memory in which groups' blocks lie.
     """
     global _started, enter  # noqa: PLW0603 - the process has one set of allocators
     if _hooks is None:
