@@ -111,6 +111,4 @@ class Readings:
     def why(self) -> str:
         """Why the gate is shut, when it is."""
         assert self.fraction is not None
-        return (
-            f"{self.fraction:.1%} of the real limit is in use: above {self.high:.1%}, or not yet below {self.low:.1%}"
-        )
+        return f"the provider reads {self.fraction:.1%}: above {self.high:.1%}, or not yet below {self.low:.1%}"
