@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 from memquota.errors import BoundsError, UsageError
@@ -73,13 +75,18 @@ def check(options: argparse.Namespace, *, has_rich: bool) -> int:
     except BoundsError as error:
         failure = error
     try:
+        if isinstance(sys.stdout, TextIOWrapper):  # a name that it cannot encode is no reason to fail
+            sys.stdout.reconfigure(errors="backslashreplace")
         if options.json:
             print(json.dumps(_as_dict(grant, declared, failure)))
         else:
             _show(grant, declared, failure, has_rich=has_rich)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has seen enough
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # otherwise whoever read has seen enough
+            print(f"memquota check: the answer cannot be written: {error}", file=sys.stderr)
+            return _USAGE
     return _FITS if failure is None else _DOES_NOT_FIT
 
 
@@ -92,11 +99,12 @@ def _load(where: str) -> ComponentRegistry:
         raise _CannotCheck(f"{where!r} is not of the form module:registry")
     sys.path.insert(0, os.getcwd())
     found: Any = _run(where, lambda: importlib.import_module(module))
+    missing = object()
     for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise _CannotCheck(f"there is no {part!r} in {found!r}") from None
+        inner = _run(where, partial(getattr, found, part, missing))
+        if inner is missing:
+            raise _CannotCheck(f"there is no {part!r} in {found!r}")
+        found = inner
     if not isinstance(found, ComponentRegistry) and callable(found):
         found = _run(where, found)
     if not isinstance(found, ComponentRegistry):

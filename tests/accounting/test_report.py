@@ -210,6 +210,17 @@ def test_a_report_is_the_same_again_after_json(
         assert Report.from_dict(json.loads(json.dumps(report.as_dict()))) == report
 
 
+def test_a_report_of_a_later_version_with_more_entries_is_read(tracker: Tracker) -> None:
+    report = some_report(tracker)
+    told = report.as_dict()
+    (a,) = told["root"]["components"]
+    (b,) = a["components"]
+    for place in (told, told["tracker"], told["tracker"]["drift"], b, b["own"], b["total"], b["bounds"]):
+        place["added"] = 1
+
+    assert Report.from_dict(json.loads(json.dumps(told))) == report
+
+
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ registry.component("undeclared")
 
 class Application:
     components = registry
+
+    @property
+    def lazy(self):
+        raise LookupError("not yet")
+
+application = Application()
 
 def make():
     print("reading the configuration")
@@ -195,6 +202,7 @@ def test_every_component_has_a_line(
         (["program_to_check:number"], "program_to_check:number is no ComponentRegistry but 5"),
         (["program_to_check:Application"], "is no ComponentRegistry but <program_to_check.Application object"),
         (["program_to_check:fail"], "program_to_check:fail cannot be loaded: LookupError: no configuration"),
+        (["program_to_check:application.lazy"], "lazy cannot be loaded: LookupError: not yet"),
         (["program_to_check:leave"], "program_to_check:leave cannot be loaded: SystemExit: 0"),
         (["program_to_check:nothing"], "program_to_check:nothing declares nothing"),
         (["broken_program:registry"], "cannot be loaded: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
@@ -233,10 +241,43 @@ def test_a_reader_that_has_seen_enough_changes_no_exit_code(program: Path) -> No
     for limit, code in (("20MiB", 0), ("1MiB", 1)):
         done = subprocess.run(
             [sys.executable, "-P", "-c", source, "check", "program_to_check:registry", "--limit", limit, "--json"],
-            stderr=subprocess.PIPE,
+            capture_output=True,  # standard output is a pipe from the beginning, as is the one that takes its place
             text=True,
             timeout=WATCHDOG,
             check=False,
         )
 
         assert (done.returncode, done.stderr) == (code, "")
+
+
+def run_here(*arguments: str, stdout: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = "import sys; from memquota.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", source, "check", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="takes a device that is always full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_answer_that_cannot_be_written_is_none(program: Path, options: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = run_here("program_to_check:registry", "--limit", "20MiB", *options, stdout=full.fileno())
+
+    assert done.returncode == 2
+    assert done.stderr == "memquota check: the answer cannot be written: [Errno 28] No space left on device\n"
+
+
+def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(program: Path) -> None:
+    arguments = ("program_to_check:registry", "--limit", "20MiB")
+    (program / "program_to_check.py").write_text(PROGRAM.replace("sources.http", "quellen.für"), encoding="utf-8")
+
+    done = run_here(*arguments, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "f\\xfcr" in done.stdout

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, final
 
-from attrs import asdict, frozen
+from attrs import asdict, fields, frozen
 
 from memquota._core.drift import Drift
 from memquota.account import Account
@@ -275,7 +275,8 @@ def _tracker(tracker: Tracker) -> TrackerReport:
 
 
 def _statistics(data: Mapping[str, Any] | None) -> GroupStatistics | None:
-    return None if data is None else GroupStatistics(**data)
+    # By name: a later version may have added entries.
+    return None if data is None else GroupStatistics(**{key.name: data[key.name] for key in fields(GroupStatistics)})
 
 
 def _row(component: ComponentReport) -> tuple[str, ...]:
