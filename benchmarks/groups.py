@@ -177,7 +177,7 @@ def loop_rows() -> Iterator[Row]:
         }
     )
     yield more("trio: added to a step", times["run"], times["bare"])
-    yield more("trio: added to a step of a task that inherits", times["child"], times["bare child"], None)
+    yield more("trio: added to a step of a task that inherits", times["child"], times["bare child"])
 
 
 def other_rows() -> Iterator[Row]:
