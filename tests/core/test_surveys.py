@@ -11,8 +11,19 @@ from memquota._core.accounts import close_account, reconfigure
 from memquota._core.checks import check_books
 from memquota._core.events import CloseKind, CloseReason, RoundEnded, RoundOutcome
 from memquota._core.holdings import Holding
-from memquota._core.steps import Ask, Survey
-from tests.core.support import Member, account, give, ledger_of, member, next_ask, round_about, run, survey
+from memquota._core.steps import Ask, Offer, Survey
+from tests.core.support import (
+    Member,
+    account,
+    answer_survey,
+    give,
+    ledger_of,
+    member,
+    next_ask,
+    round_about,
+    run,
+    survey,
+)
 
 
 def test_only_those_are_asked_for_their_age_who_may_be_next() -> None:
@@ -76,15 +87,88 @@ def test_those_are_surveyed_together_who_hold_what_is_missing_and_the_one_after_
     assert step.holdings == tuple(members[n].holding for n in (0, 2, 3, 4))
 
 
+@pytest.mark.parametrize(("more", "asked"), [(0, 4), (1, 5)])
+def test_a_byte_decides_whether_one_more_is_surveyed(more: int, asked: int) -> None:
+    ledger = ledger_of(1000)
+    for number in range(7):
+        member(ledger, f"m{number}", 150, age=float(number))
+    member(ledger, "last", 150 + more, age=9.0)
+
+    step = round_about(ledger).next(100.0)
+
+    assert isinstance(step, Survey)
+    assert len(step.holdings) == asked
+
+
+@pytest.mark.parametrize(("size", "asked"), [(250, 1), (249, 2)])
+def test_when_the_chosen_one_is_enough_one_more_is_surveyed(size: int, asked: int) -> None:
+    ledger = ledger_of(1000)  # 250 bytes above low water
+    first = member(ledger, "first", size, age=1.0)
+    second = member(ledger, "second", 400, age=2.0)
+    for number in range(3, 6):
+        member(ledger, f"m{number}", 0, age=float(number)).claim(117 if number < 5 else 116 + 250 - size, float(number))
+    second.age = 50.0
+    one = round_about(ledger)
+    step = one.next(100.0)
+    assert isinstance(step, Survey)
+    one.surveyed(first.holding, 1.0, 100.0)  # the answers of the others are lost
+
+    step = one.next(100.0)
+
+    assert isinstance(step, Survey)
+    assert len(step.holdings) == asked
+
+
 def test_no_survey_asks_more_than_64() -> None:
     ledger = ledger_of(1000)
-    for number in range(100):
-        member(ledger, f"m{number}", 20, age=float(number))
+    for number in range(200):
+        member(ledger, f"m{number}", 10, age=float(number))
 
     step = round_about(ledger).next(1000.0)
 
     assert isinstance(step, Survey)
     assert len(step.holdings) == 64
+
+
+def test_the_only_candidate_is_found_though_it_turns_out_older_than_those_that_were_passed() -> None:
+    ledger = ledger_of(1000)
+    for number in range(2):
+        member(ledger, f"protected {number}", 150, age=float(number), minimum=150)
+    only = member(ledger, "only", 800, age=6.0)
+    only.age = -3.0
+
+    run(round_about(ledger), [only])
+
+    assert not only.holding.live
+
+
+def test_who_holds_nothing_in_an_account_that_holds_something_is_not_surveyed() -> None:
+    ledger = ledger_of(1000)
+    who = member(ledger, "who", 1100)
+    beside = Member(ledger, who.holding.node, "beside")
+    beside.claim(5, 1.0)
+    beside.release(5)
+    assert beside.holding.entry is not None
+
+    step = round_about(ledger, policy="largest").next(100.0)
+
+    assert isinstance(step, Survey)
+    assert step.holdings == (who.holding,)
+
+
+def test_who_comes_after_all_were_surveyed_does_not_begin_a_survey() -> None:
+    ledger = ledger_of(1000)
+    members = [member(ledger, f"m{n}", 600, age=float(n)) for n in range(2)]
+    one = round_about(ledger, policy="largest")
+    step = one.next(100.0)
+    assert isinstance(step, Survey)
+    answer_survey(one, step, members, 100.0)
+    assert isinstance(one.next(100.0), Offer)
+    one.offered([(who.holding, 1) for who in members])
+
+    member(ledger, "new", 5, age=99.0)
+
+    assert isinstance(one.next(100.0), Ask)
 
 
 def test_a_survey_is_part_of_a_pass_with_a_number_of_its_own() -> None:
