@@ -21,6 +21,7 @@ from memquota.accounting import (
     allocations,
 )
 
+KIB = 1024
 MIB = 1024**2
 
 
@@ -259,6 +260,25 @@ def test_as_text_and_as_a_table_it_has_a_line_for_each_component(registry: Compo
         assert "Tracker 'main': 3.0 MiB claimed of 64.0 MiB, 3.0 MiB at most." in text
     assert str(report).splitlines()[2].startswith("  sources ")
     assert str(report).splitlines()[3].startswith("    http ")
+
+
+def test_in_a_narrow_terminal_figures_are_wrapped_and_none_is_cut_off() -> None:
+    known = ComponentReport(
+        name="sources.http",
+        bounds=None,
+        minimum=1001 * KIB,
+        firm=1002 * KIB,
+        used=1003 * KIB,
+        own=None,
+        total=GroupStatistics(cpu_seconds=1004.56, calls=1, live_bytes=7 * KIB),
+        components=(),
+    )
+    printed = io.StringIO()
+
+    Console(file=printed, width=80).print(Report(0.0, None, known))
+
+    figures = {"1001.0", "1002.0", "1003.0", "7.0", "-996.0", "-1.0", "1004.56", "s"}
+    assert figures <= set(printed.getvalue().split())
 
 
 def test_without_accounts_the_text_says_so(registry: ComponentRegistry) -> None:

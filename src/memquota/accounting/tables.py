@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["Rows", "indented", "size_cell"]
+
+#: A column of names no wider than that is never narrowed.
+_WHOLE: Final = 18
 
 
 def indented(name: str) -> str:
@@ -62,9 +65,11 @@ class Rows:
         from rich.text import Text
 
         table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-        table.add_column(self.header[0], overflow="fold", min_width=12)
+        longest = max(len(line[0]) for line in (self.header, *self.rows))
+        # Whole where that leaves 80 columns enough for the figures, whose units then go to a next line.
+        table.add_column(self.header[0], overflow="fold", min_width=12, no_wrap=longest <= _WHOLE)
         for name in self.header[1:]:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right", overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))  # as Text: a name may contain what would be markup
         return table
