@@ -175,8 +175,12 @@ def main() -> int:
     arguments.add_argument("--limit", default="auto", help="such as 256MiB or 80%% (default: auto)")
     arguments.add_argument("--every", type=float, default=1.0, help="seconds between two reports (default: 1)")
     options = arguments.parse_args()
+    if not options.directory.is_dir():
+        arguments.error(f"there is no directory {options.directory}")
     try:
         verified = registry.verify(Grant(options.limit))
+    except memquota.UsageError as error:
+        arguments.error(str(error))
     except memquota.BoundsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -89,6 +89,18 @@ def test_what_does_not_fit_does_not_start(sources: Path, tmp_path: Path) -> None
     assert not (tmp_path / "index.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("directory", "limit", "complaint"),
+    [("nowhere", "256MiB", "there is no directory"), (".", "256M", "limit '256M' is ambiguous")],
+)
+def test_what_it_cannot_run_with_is_told_in_a_line(tmp_path: Path, directory: str, limit: str, complaint: str) -> None:
+    done = run(tmp_path / directory, tmp_path / "index.jsonl", "--limit", limit)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"ingest.py: error: {complaint}" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "index.jsonl").exists()
+
+
 def test_a_file_above_the_configured_size_is_left_out_and_one_that_is_no_python_hurts_nobody(tmp_path: Path) -> None:
     (tmp_path / "large.py").write_text("x = 1\n" * 10_000)
     (tmp_path / "no_python.py").write_text("def")
