@@ -21,7 +21,11 @@ _BREATH: Final = 0.0002
 
 
 def let_go(items: deque[Any]) -> None:
-    """Free items, of which the caller keeps no other reference: at once if that is quick, the rest in a thread."""
+    """Free items, of which the caller keeps no other reference: at once if that is quick, the rest in a thread.
+
+    Threads:
+        Several may let go of the same ones: the end of an account finds a queue that is being shut down.
+    """
     started = processor_time()
     while items:
         _free_some(items)
@@ -46,5 +50,8 @@ def _free_slowly(items: deque[Any]) -> None:
 
 
 def _free_some(items: deque[Any]) -> None:
-    for _ in range(min(PIECE, len(items))):
-        del items[0]
+    try:
+        for _ in range(min(PIECE, len(items))):
+            del items[0]
+    except IndexError:  # another thread, or a finalizer of theirs, frees them as well
+        pass

@@ -224,7 +224,14 @@ class Buffer(Handle, Generic[T]):
 
     def _fits(self, cost: int) -> bool:
         """Whether there is room for another item of that cost beside what is inside."""
-        return len(self._items) < self._max_items and (self._max_bytes == inf or self._size() + cost <= self._max_bytes)
+        return len(self._items) < self._max_items and self._has_bytes_for(cost)
+
+    def _has_bytes_for(self, cost: int) -> bool:
+        return self._max_bytes == inf or self._size() + cost <= self._max_bytes
+
+    def _left_to_do(self) -> int:
+        """Items that were put and are not done with; what was dropped is. Not negative for who says so too often."""
+        return max(0, self._unfinished - self._dropped_items)
 
     def _size(self) -> int:
         """What the items inside cost. O(1)."""
@@ -325,7 +332,7 @@ class Buffer(Handle, Generic[T]):
         self._settle()
         items, part, empty = self._items, self._part, gone[0]
         part._stop_short_ways()  # which puts cannot take any more
-        unfinished = self._unfinished - len(items)
+        unfinished = max(self._dropped_items, self._unfinished - len(items))
         part._give_back_late(part._in_use())
         self._items = empty
         self._unfinished = unfinished

@@ -72,8 +72,8 @@ def _nested(item: object) -> int:
     if isinstance(item, str):
         return sys.getsizeof(item) - _EMPTY_TEXT
     kind: Any = type(item)
-    if attrs.has(kind):
-        return sys.getsizeof(item) + sum(_nested(getattr(item, field.name)) for field in attrs.fields(kind))
+    if attrs.has(kind):  # a field that was never set counts as None
+        return sys.getsizeof(item) + sum(_nested(getattr(item, field.name, None)) for field in attrs.fields(kind))
     if isinstance(item, Mapping):
         return sys.getsizeof(item) + sum(_nested(key) + _nested(value) for key, value in item.items())
     if isinstance(item, Sequence | Set) and not isinstance(item, range):
@@ -85,7 +85,8 @@ def counts_fields(cls: C) -> C:
     """A decorator that gives an attrs class a `memory_cost` derived from its fields.
 
     The fields are looked up once, which makes it several times faster than counting the instance as it comes; a field
-    with `metadata={"memory_cost": False}` is left out, for what is shared with others.
+    with `metadata={"memory_cost": False}` is left out, for what is shared with others. Classes derived from it are
+    counted with their own fields, which are looked up each time unless they are decorated as well.
 
     Raises:
         UsageError: It is no attrs class.
@@ -93,17 +94,22 @@ def counts_fields(cls: C) -> C:
     kind: Any = cls
     if not attrs.has(kind):
         raise UsageTypeError(f"counts_fields takes an attrs class, and {cls.__name__} is none")
-    names = tuple(field.name for field in attrs.fields(kind) if field.metadata.get("memory_cost", True))
+    names = _counted(kind)
 
     def memory_cost(self: Any) -> int:
         """What an instance costs in bytes: itself and its fields."""
         size = sys.getsizeof(self)
-        for name in names:
-            size += item_cost(getattr(self, name))
+        for name in names if type(self) is kind else _counted(type(self)):
+            size += item_cost(getattr(self, name, None))
         return size
 
     setattr(cls, "memory_cost", memory_cost)  # noqa: B010  # type checkers know no such attribute
     return cls
+
+
+def _counted(kind: Any) -> tuple[str, ...]:
+    """The names of the fields of an attrs class that are counted."""
+    return tuple(field.name for field in attrs.fields(kind) if field.metadata.get("memory_cost", True))
 
 
 def cost_of(item: object, cost: Cost | None) -> int:

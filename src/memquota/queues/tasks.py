@@ -260,9 +260,6 @@ class AsyncQueue(TaskBuffer[T]):
         if self._left_to_do():
             await self._joiners.turn(lambda: not self._left_to_do(), self._check_over, self._adjust)
 
-    def _left_to_do(self) -> int:
-        return self._unfinished - self._dropped_items
-
     def shutdown(self, immediate: bool = False) -> None:
         """Let nothing in any more; getters get what is inside, then QueueShutDown; immediately: that goes, too."""
         self._shut_down = True

@@ -100,7 +100,7 @@ class Queue(Buffer[T]):
         # See Buffer for the order of these steps.
         cost = len(item) + ENTRY_COST if type(item) is self._plain else cost_of(item, self._cost)  # type: ignore[arg-type]
         entry = (item, cost, self._clock())
-        if timeout is not None:
+        if timeout is not None and block:
             _check_timeout(timeout)
         if self._books._inside:
             self._refuse_inside()
@@ -194,7 +194,7 @@ class Queue(Buffer[T]):
             ShutDown: There is none, and there will be none.
             MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
         """
-        if timeout is not None:
+        if timeout is not None and block:
             _check_timeout(timeout)
         if self._books._inside:
             self._refuse_inside()
@@ -270,7 +270,7 @@ class Queue(Buffer[T]):
     @property
     def unfinished_tasks(self) -> int:
         """Items that were put and are not done with; what was dropped counts as done."""
-        return self._unfinished - self._dropped_items
+        return self._left_to_do()
 
     def task_done(self) -> None:
         """Say that an item that was got is done with.
