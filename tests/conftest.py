@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import os
+import sys
 import threading
 import time
 import weakref
@@ -47,6 +48,25 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     backend = request.param
     assert isinstance(backend, str)
     return backend
+
+
+@pytest.fixture(autouse=True)
+def traced_as_before() -> Iterator[None]:
+    """Fails a test that leaves another trace function behind: coverage would see nothing of those after it."""
+    before = sys.gettrace()
+    yield
+    if sys.gettrace() is not before:
+        sys.settrace(before)
+        pytest.fail("another trace function was left behind")
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Without coverage, for who measures what his own code takes."""
+    outer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(outer)
 
 
 @pytest.fixture(autouse=True)

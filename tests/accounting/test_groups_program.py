@@ -11,6 +11,8 @@ import pytest
 from memquota.accounting import Group, GroupStatistics
 from tests.accounting.group_world import forget_thread
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 #: How far a group may be off, of what its component burnt by its own clock.
 OFF = 0.05
 

@@ -27,6 +27,7 @@ class InterruptAt:
     def __enter__(self) -> "InterruptAt":
         # The interpreter calls these without holding them, and the first may come to an end while it runs.
         self._kept = self._trace, self._profile
+        self._outer = sys.gettrace()  # such as coverage's
         sys.settrace(self._kept[0])
         sys.setprofile(self._kept[1])
         return self
@@ -35,7 +36,7 @@ class InterruptAt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         sys.setprofile(None)
-        sys.settrace(None)
+        sys.settrace(self._outer)
         return kind is KeyboardInterrupt
 
     def _is_ours(self, frame: FrameType) -> bool:
