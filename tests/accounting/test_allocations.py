@@ -2,11 +2,13 @@
 
 import platform
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from memquota import UsageError
-from memquota.accounting import allocations
+from memquota import UsageError, UsageTypeError
+from memquota.accounting import Sampling, allocations
 from memquota.accounting.allocations import Statistics
 from tests.accounting.allocation_programs import enter, needs_hooks, undisturbed
 
@@ -113,6 +115,30 @@ def test_starting_twice_is_refused_and_stopping_twice_is_not() -> None:
 
 
 @needs_hooks
+@pytest.mark.parametrize("interrupted", ["start", "stop"])
+def test_a_signal_just_after_it_was_started_or_stopped_leaves_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    hooks = allocations._hooks
+
+    def interrupt() -> None:
+        getattr(hooks, interrupted)()
+        raise KeyboardInterrupt
+
+    present = {name: getattr(hooks, name) for name in ("start", "stop", "enter")}
+    monkeypatch.setattr(allocations, "_hooks", SimpleNamespace(**present | {interrupted: interrupt}))
+    with pytest.raises(KeyboardInterrupt), allocations.tracking():
+        pass
+    monkeypatch.undo()
+    status = allocations.status()
+
+    assert status is not None
+    assert (status.running, allocations.running(), allocations.enter) == (False, False, None)
+    with allocations.tracking():  # it is nobody's
+        assert allocations.running()
+
+
+@needs_hooks
 def test_status_says_how_it_is_doing() -> None:
     with allocations.tracking():
         status = allocations.status()
@@ -153,6 +179,27 @@ def test_groups_have_numbers_whether_allocations_are_counted_or_not() -> None:
             use(Something())
     with pytest.raises(UsageError, match=r"^a group's name is a str, not int$"):
         allocations.register(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, "1", 1.0, [], object()])
+def test_what_is_no_group_is_refused(wrong: Any) -> None:
+    for use in (allocations.statistics, allocations.release, Sampling().statistics):
+        with pytest.raises(UsageTypeError, match=r"^a group is a number or has one as allocation_id, unlike "):
+            use(wrong)
+
+
+def test_a_number_that_another_group_gets_while_it_is_released_stays_that_one_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def given_out_again(number: int) -> None:
+        assert allocations.register("next") == number
+
+    monkeypatch.setattr(allocations, "_names", {})
+    monkeypatch.setattr(allocations, "_hooks", SimpleNamespace(register=lambda: 5, release=given_out_again))
+    number = allocations.register("first")
+    allocations.release(number)
+
+    assert allocations._names == {5: "next"}
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,12 @@ class Sampling:
         self.stop()
 
     def statistics(self, group: int | allocations.Numbered) -> Sampled:
-        """What was seen of a group so far; 0 is nobody."""
-        number = group if isinstance(group, int) else group.allocation_id
-        return Sampled(*self._found.get(number, ()))
+        """What was seen of a group so far; 0 is nobody.
+
+        Raises:
+            UsageError: It is no group.
+        """
+        return Sampled(*self._found.get(allocations.number_of(group), ()))
 
     def _sample(self) -> bool:
         """One window. Whether to go on."""
