@@ -5,7 +5,7 @@ import sys
 import tracemalloc
 from collections import deque
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -188,7 +188,7 @@ def test_an_integer_of_another_kind_is_a_cost() -> None:
             return 40
 
     tracker = Tracker(100_000, strict=True)
-    queue = AsyncQueue[object](tracker.new_account(), cost=lambda item: Integer())  # type: ignore[arg-type,return-value]
+    queue = AsyncQueue[object](tracker.new_account(), cost=lambda item: cast(int, Integer()))
     queue.put_nowait("item")
 
     assert tracker.used == 40 + ENTRY_COST
@@ -202,7 +202,7 @@ def test_the_cost_is_asked_for_once() -> None:
 
     def cost(item: str) -> int:
         asked.append(item)
-        return 10 ** len(asked)
+        return 10 * len(asked)
 
     queue = AsyncQueue[str](tracker.new_account(), cost=cost, on_reclaim="drop_oldest")
     for item in ("a", "b", "c"):

@@ -6,11 +6,11 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from memquota import Reclaimed, ReclaimRequest
+from memquota import Participation, Reclaimed, ReclaimRequest
 from memquota.queues import _freeing
 from memquota.queues import buffer as buffers
 from memquota.queues._freeing import PIECE, let_go
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 class Witness:
     """An item that tells who frees it, and whether the lock of the books was free then."""
 
-    freed: list[tuple[int, bool]] = []
+    freed: ClassVar[list[tuple[int, bool]]] = []
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock
@@ -178,7 +178,7 @@ def test_several_may_let_go_of_the_same_items() -> None:
 def test_an_end_in_the_middle_of_another_end_frees_everything_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is closed already, and its queue has not heard of it yet when its users end it."""
     world = full_of_witnesses(kind, "collapse", stands_still, monkeypatch)
-    stop = buffers.Participation._stop_short_ways
+    stop = Participation._stop_short_ways
 
     def meanwhile(self: Any) -> None:
         stop(self)
@@ -186,7 +186,7 @@ def test_an_end_in_the_middle_of_another_end_frees_everything_once(kind: str, mo
 
     world.account.close()
     world.buffer._items.append((Witness(world.tracker._books._lock), COST, 0.0))
-    monkeypatch.setattr(buffers.Participation, "_stop_short_ways", meanwhile)
+    monkeypatch.setattr(Participation, "_stop_short_ways", meanwhile)
 
     world.end()
 

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from memquota.queues import AsyncQueue
 from memquota.reclaimers import _loop
 from tests.queues.points import ActAt, at_every_point
-from tests.queues.worlds import KINDS, World
+from tests.queues.worlds import KINDS, World, settled
 
 MODES = ("collapse", "drop_oldest")
 
@@ -104,12 +103,6 @@ def task_kind(request: pytest.FixtureRequest) -> str:
     found = request.param
     assert isinstance(found, str)
     return found
-
-
-async def settled() -> None:
-    """Let everybody run until they wait. (What anyio has for it sleeps for a tenth of a second.)"""
-    for _ in range(12):
-        await checkpoint()
 
 
 async def race_tasks(

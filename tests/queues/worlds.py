@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from memquota import AsyncQueue, Closed, Queue, QueueShutDown, ShutDown, Tracker, open_stream
 from memquota.queues import ENTRY_COST
@@ -25,6 +26,12 @@ OVER = (Closed, ShutDown, QueueShutDown, anyio.EndOfStream, anyio.ClosedResource
 
 #: What an item costs in bytes, with its entry.
 COST = 1000
+
+
+async def settled() -> None:
+    """Let everybody run until they wait. (What anyio has for it sleeps for a tenth of a second.)"""
+    for _ in range(12):
+        await checkpoint()
 
 
 class World:
