@@ -10,6 +10,17 @@ import pytest
 
 from tests.support.watchdog import ROOT
 
+#: Tests that run differently where there is no compiled part.
+WHERE_IT_MATTERS = [
+    "tests/accounting/test_allocations.py",
+    "tests/accounting/test_groups_allocations.py",
+    "tests/accounting/test_report.py",
+    "tests/accounting/test_sampling.py",
+    "tests/examples/test_ingest.py",
+    "docs/howto/count-allocations.md",
+    "docs/howto/read-the-report.md",
+]
+
 NEEDED = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]
 
 ASK = """
@@ -93,6 +104,18 @@ def test_without_a_compiler_it_installs_and_says_what_is_missing(tmp_path: Path)
     assert list(site.glob("memquota/accounting/_allocations*.so")) == []
     said = asked(site)
     assert said.startswith("False the compiled part was not built when memquota was installed: that takes a C compiler")
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WHERE_IT_MATTERS],
+        env=os.environ | {"PYTHONPATH": str(site)},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert tests.returncode == 0, tests.stdout
+    assert "NO EXACT SOURCE: the compiled part was not built" in tests.stdout
 
 
 @pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="NO COMPILER: nothing can be built here")
