@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from memquota import UsageError
 from memquota.accounting import Group, _steps
+from memquota.accounting._steps import current
 from tests.accounting.group_world import StepClock, inside, seconds, standing_clock
 
 
@@ -675,6 +676,42 @@ async def test_a_block_in_an_async_generator_is_not_on_while_its_consumer_runs(c
     await group.run(consume())
 
     assert (seconds(group), seconds(inner)) == (20, 1)
+
+
+@pytest.mark.parametrize("end", ["exhausted", "closed", "thrown at"])
+async def test_a_block_with_a_yield_in_it_stays_with_its_wrapped_async_generator(clock: StepClock, end: str) -> None:
+    group, block = Group("a"), Group("block")
+    inherited: list[Group | None] = []
+
+    @group.wrap
+    async def source() -> AsyncGenerator[int, None]:
+        clock.compute(1)
+        with block:
+            for number in range(2):
+                clock.compute(10)
+                await checkpoint()
+                inherited.append(current.get())
+                yield number
+            clock.compute(100)
+        inherited.append(current.get())
+        clock.compute(1000)
+
+    items = source()
+    assert [await anext(items), await anext(items)] == [0, 1]
+    assert inside() == []
+    clock.compute(10_000)
+    if end == "exhausted":
+        assert [item async for item in items] == []
+    elif end == "closed":
+        await items.aclose()
+    else:
+        with pytest.raises(Trouble):
+            await items.athrow(Trouble())
+
+    assert inside() == []
+    assert inherited[:2] == [block, block]
+    assert inherited[2:] == ([group] if end == "exhausted" else [])
+    assert (seconds(group), seconds(block)) == ((1001, 120) if end == "exhausted" else (1, 20))
 
 
 def test_a_generator_is_measured_while_it_makes_its_items(clock: StepClock) -> None:

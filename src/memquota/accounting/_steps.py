@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Follower",
     "Frame",
+    "Kept",
     "MeasuredCoroutine",
     "Tally",
     "ThreadState",
@@ -217,7 +218,23 @@ def _without_us(error: BaseException) -> BaseException:
     return error.with_traceback(trace.tb_next if trace is not None else None)
 
 
-def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Generator[Any, Any, Any]:
+class Kept:
+    """What an async generator has on the stack between two of its items: with blocks that have a yield in them.
+
+    Attributes:
+        bottom: The frame of the generator itself.
+        top: The innermost frame.
+    """
+
+    __slots__ = ("bottom", "top")
+
+    def __init__(self, group: Group) -> None:
+        self.bottom = self.top = Frame(group, group._tally(this_thread()), followed=True)
+
+
+def _drive(
+    work: Any, frame: Frame, follow: Callable[[], Follower | None], kept: Kept | None
+) -> Generator[Any, Any, Any]:
     """Run a coroutine step by step in the group of its frame.
 
     The body of the loop is what each step costs. It does what `resume` and `leave` do.
@@ -231,11 +248,13 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
     except BaseException as error:  # cancelled before it began
         call, value = work.throw, _without_us(error)
     inner = frame
+    if kept is not None:
+        inner, kept.top = kept.top, frame
     state = tally = follower = None
     before, token = current.get(), None
     try:
         # Once, as coroutines do: while this one waits, its task does, and nobody else has that context.
-        token = current.set(frame.group)
+        token = current.set(inner.group)
         follower = follow()
         while True:
             try:
@@ -279,6 +298,8 @@ def _drive(work: Any, frame: Frame, follow: Callable[[], Follower | None]) -> Ge
                 else:
                     here.top = below
             except StopIteration as stop:
+                if kept is not None:
+                    kept.top = here.top or frame
                 try:
                     leave(here, below)
                 finally:
@@ -341,9 +362,12 @@ class MeasuredCoroutine:
         # A type checker takes these for methods that cannot be assigned.
         __next__: Callable[[], Any]
 
-    def __init__(self, work: Any, group: Group, follow: Callable[[], Follower | None]) -> None:
+    def __init__(
+        self, work: Any, group: Group, follow: Callable[[], Follower | None], kept: Kept | None = None
+    ) -> None:
         self._work = work
-        self._drive = drive = _drive(work, Frame(group, group._tally(this_thread()), followed=True), follow)
+        frame = Frame(group, group._tally(this_thread()), followed=True) if kept is None else kept.bottom
+        self._drive = drive = _drive(work, frame, follow, kept)
         next(drive)  # whatever comes first is measured, an exception too
         self.send = drive.send
         self.throw = drive.throw

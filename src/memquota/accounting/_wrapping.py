@@ -10,7 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, final
 
 from memquota.accounting._follow import follow
-from memquota.accounting._steps import MeasuredCoroutine
+from memquota.accounting._steps import Kept, MeasuredCoroutine
 from memquota.errors import UsageTypeError
 
 if TYPE_CHECKING:
@@ -122,18 +122,19 @@ class _AsyncGenerator(AsyncGenerator[Any, Any]):
     def __init__(self, group: Group, inner: AsyncGenerator[Any, Any]) -> None:
         self._group = group
         self._inner = inner
+        self._kept = Kept(group)
 
     async def __anext__(self) -> Any:
-        return await MeasuredCoroutine(self._inner.__anext__(), self._group, follow)
+        return await MeasuredCoroutine(self._inner.__anext__(), self._group, follow, self._kept)
 
     async def asend(self, value: Any) -> Any:
-        return await MeasuredCoroutine(self._inner.asend(value), self._group, follow)
+        return await MeasuredCoroutine(self._inner.asend(value), self._group, follow, self._kept)
 
     async def athrow(self, *error: Any) -> Any:
-        return await MeasuredCoroutine(self._inner.athrow(*error), self._group, follow)
+        return await MeasuredCoroutine(self._inner.athrow(*error), self._group, follow, self._kept)
 
     async def aclose(self) -> None:
-        await MeasuredCoroutine(self._inner.aclose(), self._group, follow)
+        await MeasuredCoroutine(self._inner.aclose(), self._group, follow, self._kept)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("ag_") or name in ("__name__", "__qualname__"):
