@@ -103,8 +103,11 @@ class Round:
     @property
     def missing(self) -> int:
         """What has still to be found, in bytes: what victims were asked for and may still give is credited."""
-        promised = sum(min(ask.wanted, ask.victim.used) for ask in self._outstanding if ask.victim.ended is None)
-        return self.node.used - self.target - promised
+        missing = self.node.used - self.target
+        for ask in self._outstanding:
+            if ask.victim.ended is None:
+                missing -= min(ask.wanted, ask.victim.used)
+        return missing
 
     # --- what is to be done -----------------------------------------------------------------------
 

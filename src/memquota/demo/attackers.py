@@ -23,7 +23,8 @@ _ESTABLISHED = 1  # in the first byte of the kernel's struct tcp_info
 def never_read(port: int, count: int, topics: int) -> None:
     """Subscribe with many connections, never read any, and come back when cut off."""
     connections: list[socket.socket | None] = [None] * count
-    again = [0.0] * count
+    began = time.monotonic()
+    again = [began + _PAUSE * index / count for index in range(count)]  # no two come at the same moment
     while True:
         now = time.monotonic()
         for index, connection in enumerate(connections):

@@ -16,12 +16,14 @@ from rich.table import Table
 from memquota.demo.picture import draw
 from memquota.demo.run import run_once
 from memquota.demo.scenario import Bar, Measured, Sample, Scenario, bars
-from memquota.errors import size_text
+from memquota.errors import UsageError, size_text
 from memquota.sizes import parse_size
 
 __all__ = ["add_arguments", "main"]
 
 _RESULTS = Path("demo-results")
+#: A share of one host in a flood still holds a frame then.
+_LEAST_QUOTA = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenario", choices=["slow-readers", "flood"], default="slow-readers", help="what attackers do"
     )
-    parser.add_argument("--attackers", type=int, help="how many (100; 24 in a flood)")
-    parser.add_argument("--quota", default="48MiB", help="for all queues of the relay together (48MiB)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long the attack lasts (20)")
+    parser.add_argument("--attackers", type=_count, help="how many (100; 24 in a flood)")
+    parser.add_argument("--quota", type=_quota, default="48MiB", help="for all queues of the relay together (48MiB)")
+    parser.add_argument("--seconds", type=_seconds, default=20.0, help="how long the attack lasts (20)")
     parser.add_argument("--policy", default="oldest_data", choices=["oldest_data", "largest", "byte_seconds"])
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio"], help="what the relay runs on")
 
@@ -54,8 +56,32 @@ def main(options: argparse.Namespace) -> int:
     return 0 if all(row.held for row in rows) else 1
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"there must be one at least, not {text}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"from 1 to 3600, not {text}")
+    return seconds
+
+
+def _quota(text: str) -> int:
+    try:
+        quota = parse_size(text, what="quota")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if quota < _LEAST_QUOTA:
+        raise argparse.ArgumentTypeError(f"{size_text(_LEAST_QUOTA)} at least, not {text}")
+    return quota
+
+
 def _scenario(options: argparse.Namespace) -> Scenario:
-    quota = parse_size(options.quota, what="quota")
+    quota = options.quota
     if options.scenario == "flood":
         return Scenario(
             name="flood",
