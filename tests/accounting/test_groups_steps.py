@@ -714,6 +714,33 @@ async def test_a_block_with_a_yield_in_it_stays_with_its_wrapped_async_generator
     assert (seconds(group), seconds(block)) == ((1001, 120) if end == "exhausted" else (1, 20))
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncio_a_block_of_an_async_generator_that_was_forgotten_is_left_without_an_error(
+    clock: StepClock,
+) -> None:
+    """The loop closes it, in a task of its own. Trio warns, and does so when the run ends."""
+    group, block = Group("a"), Group("block")
+    ends: list[BaseException] = []
+
+    @group.wrap
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            with block:
+                yield 1
+        except BaseException as error:
+            ends.append(error)
+            raise
+
+    async for _ in source():
+        break
+    gc.collect()
+    for _ in range(5):
+        await checkpoint()
+
+    assert [type(error) for error in ends] == [GeneratorExit]
+    assert inside() == []
+
+
 def test_a_generator_is_measured_while_it_makes_its_items(clock: StepClock) -> None:
     group = Group("a")
 
