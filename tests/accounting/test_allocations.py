@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memquota import UsageError, UsageTypeError
-from memquota.accounting import Sampling, allocations
+from memquota.accounting import Sampled, Sampling, allocations
 from memquota.accounting.allocations import Statistics
 from tests.accounting.allocation_programs import enter, needs_hooks, undisturbed
 
@@ -244,6 +244,14 @@ def test_elsewhere_the_reason_is_the_place(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(platform, "python_implementation", lambda: "PyPy")
     monkeypatch.setattr(sys.implementation, "name", "pypy")
     assert allocations.why_not() == "the compiled part hooks into CPython's allocators, and this is PyPy"
+
+
+@pytest.mark.parametrize("one", [Statistics(), Sampled()])
+def test_statistics_combine_with_statistics_alone(one: Any) -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = one + 1
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = one - None
 
 
 def test_statistics_are_added_and_subtracted() -> None:

@@ -118,6 +118,8 @@ class Statistics:
         return self.allocated_objects - self.freed_objects
 
     def __add__(self, other: Statistics) -> Statistics:
+        if not isinstance(other, Statistics):
+            return NotImplemented
         return Statistics(
             self.allocated_bytes + other.allocated_bytes,
             self.allocated_objects + other.allocated_objects,
@@ -126,6 +128,8 @@ class Statistics:
         )
 
     def __sub__(self, other: Statistics) -> Statistics:
+        if not isinstance(other, Statistics):
+            return NotImplemented
         return Statistics(
             self.allocated_bytes - other.allocated_bytes,
             self.allocated_objects - other.allocated_objects,

@@ -42,6 +42,8 @@ class Sampled:
         return self.grown_bytes - self.shrunk_bytes
 
     def __add__(self, other: Sampled) -> Sampled:
+        if not isinstance(other, Sampled):
+            return NotImplemented
         return Sampled(
             self.grown_bytes + other.grown_bytes,
             self.shrunk_bytes + other.shrunk_bytes,
@@ -49,6 +51,8 @@ class Sampled:
         )
 
     def __sub__(self, other: Sampled) -> Sampled:
+        if not isinstance(other, Sampled):
+            return NotImplemented
         return Sampled(
             self.grown_bytes - other.grown_bytes,
             self.shrunk_bytes - other.shrunk_bytes,
