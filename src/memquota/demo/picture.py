@@ -37,7 +37,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
     above.axhline(scenario.limit / _MIB, color="black", linewidth=1, linestyle="-")
     above.text(-scenario.baseline, scenario.limit / _MIB + 1.5, "limit of the process", fontsize=9)
     above.set_ylabel("MiB")
-    above.set_xlim(left=-scenario.baseline)  # where the labels stand
+    above.set_xlim(left=-0.5 - max(scenario.baseline, control.attack_began, protected.attack_began))
     above.set_ylim(0, scenario.limit / _MIB * 1.12)
     above.legend(loc="center right")
     above.set_title(f"{scenario.attackers} attackers ({scenario.name}) against one relay")
