@@ -30,6 +30,7 @@ import memquota
 from memquota.queues import QuotaReceiveStream, QuotaSendStream
 
 LARGEST_FRAME = 1024 * 1024
+LONGEST_TOPIC = 200
 #: The kernel's buffers are counted by nobody, so they are small: left alone, one connection's may grow to megabytes.
 SOCKET_BUFFER = 64 * 1024
 
@@ -49,6 +50,8 @@ class Relay:
         try:
             async with stream, aclosing(read_frames(stream)) as frames:
                 verb, _, topic = (await anext(frames, b"")).decode(errors="replace").partition(" ")
+                if len(topic) > LONGEST_TOPIC:
+                    raise ValueError("the name of a topic is too long")
                 if verb == "PUB":
                     await self.publish(topic, frames)
                 elif verb == "SUB":
@@ -87,6 +90,8 @@ class Relay:
                         await stream.send(packed)
                 finally:
                     queues.discard(send)  # before it is closed: `publish` takes whatever it finds
+                    if not queues:  # names that nobody uses any more are memory, too
+                        del self.topics[topic]
         if scope.cancelled_caught:  # cut off at once, with what the kernel still holds for it
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

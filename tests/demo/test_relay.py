@@ -102,6 +102,43 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
             await publisher.aclose()
 
 
+async def test_a_topic_that_nobody_subscribes_to_any_more_is_forgotten() -> None:
+    """Else who subscribes to one after another fills the memory with names."""
+    served = relay.Relay(memquota.Tracker("1MiB"))
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    port = listener.extra(SocketAttribute.local_port)
+    with anyio.fail_after(20):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, served.handle)
+            readers = [await connect(port, b"SUB %d" % (number // 2)) for number in range(6)]
+            while sum(map(len, served.topics.values())) < 6:
+                await anyio.lowlevel.checkpoint()
+            assert sorted(served.topics) == ["0", "1", "2"]
+            publishers = [await connect(port, b"PUB %d" % number) for number in range(3)]
+
+            for reader in readers[1:]:
+                await reader.aclose()
+            while len(served.topics) > 1:  # they are gone when something is sent to them
+                for publisher in publishers:
+                    await publisher.send(relay.pack(b"x" * 1000))
+                await anyio.lowlevel.checkpoint()
+
+            assert await receive_frame(BufferedByteReceiveStream(readers[0])) == b"x" * 1000
+            assert list(served.topics) == ["0"]
+            for stream in (readers[0], *publishers):
+                await stream.aclose()
+            tasks.cancel_scope.cancel()
+
+
+async def test_who_names_a_long_topic_is_let_go() -> None:
+    tracker = memquota.Tracker("1MiB")
+    with anyio.fail_after(20):
+        async with serving(tracker) as port, await connect(port, b"SUB " + b"x" * 201) as stream:
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+    assert tracker.statistics().accounts == 0
+
+
 async def test_echo() -> None:
     with anyio.fail_after(20):
         async with serving(memquota.Tracker("1MiB")) as port, await connect(port, b"ECHO") as stream:
