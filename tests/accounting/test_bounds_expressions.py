@@ -118,6 +118,13 @@ def test_numbers_and_sizes_as_text_are_constants_on_either_side() -> None:
     assert sum([buffer, buffer]) == Sum(0, buffer, buffer)  # type: ignore[comparison-overlap]  # sum() answers 0 to none
 
 
+def test_the_function_sum_adds_no_part_of_its_own() -> None:
+    parts = [Setting("a", 1), Setting("b", 2), Setting("c", 3)]
+
+    assert sum(parts) == Sum(*parts)
+    assert str(sum(parts)) == "a=1 + b=2 + c=3"
+
+
 def test_a_chain_of_one_operator_is_one_expression_but_what_has_a_name_stays_whole() -> None:
     a, b, c = (Setting(name, 2) for name in "abc")
 

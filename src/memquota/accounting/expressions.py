@@ -80,6 +80,8 @@ class Expression(ABC):
         return Sum(*_joined(Sum, self), *_joined(Sum, other))
 
     def __radd__(self, other: Part) -> Sum:
+        if type(other) is int and other == 0:  # where the function sum begins
+            return Sum(*_joined(Sum, self))
         return Sum(other, *_joined(Sum, self))
 
     def __mul__(self, other: Part) -> Product:
