@@ -5,7 +5,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,6 @@ MODES = ("collapse", "drop_oldest")
 FULL = (queue.Full, asyncio.QueueFull, anyio.WouldBlock)
 EMPTY = (queue.Empty, asyncio.QueueEmpty, anyio.WouldBlock)
 NO_MORE = (ShutDown, QueueShutDown, anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
-CANCELLED = (CancelledError, asyncio.CancelledError)
 
 # Nothing takes this long, in seconds.
 WATCHDOG = 30.0
@@ -113,13 +112,9 @@ class User:
         get = self._receive.receive if self.kind.startswith("stream") else self._queue.get
         return self._start(get, "waiting_to_get")
 
-    def join(self) -> Waiting:
-        """Begin to join, where the kind can."""
-        return self._start(self._queue.join, None)
-
-    def _start(self, action: Callable[[], Any], line: str | None) -> Waiting:
+    def _start(self, action: Callable[[], Any], line: str) -> Waiting:
         waiting = Waiting()
-        before = getattr(self.statistics(), line) if line is not None else 0
+        before = getattr(self.statistics(), line)
         if self.portal is None:
             thread = threading.Thread(target=waiting.run, args=(action,), daemon=True)
             thread.start()
@@ -127,8 +122,7 @@ class User:
         else:
             future: Future[None] = self.portal.start_task_soon(waiting.run_async, action)
             waiting.give_up = future.cancel
-        if line is not None:
-            until(lambda: waiting.finished.is_set() or getattr(self.statistics(), line) > before)
+        until(lambda: waiting.finished.is_set() or getattr(self.statistics(), line) > before)
         return waiting
 
     def shut_down(self) -> None:

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from memquota import (
 )
 from memquota.queues import ENTRY_COST
 from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
-from tests.contracts.queue_callers import CANCELLED, EMPTY, FULL, KINDS, MODES, NO_MORE, Kind, User, of_kind, until
+from tests.contracts.queue_callers import EMPTY, FULL, KINDS, MODES, NO_MORE, Kind, User, of_kind, until
 
 #: Content of an item whose cost is 1000 bytes with its entry.
 KILO = b"x" * (1000 - ENTRY_COST)
@@ -648,7 +648,7 @@ def test_a_reader_cancelled_as_an_item_arrives_loses_nothing(kind: Kind, tracker
 
     def at_once() -> None:
         user._put_nowait("item")
-        cancel_waiting(user, first)
+        first.give_up()
 
     user.call(at_once)
 
@@ -671,7 +671,7 @@ def test_a_writer_cancelled_as_room_appears_is_in_or_not(kind: Kind, tracker: Tr
 
     def at_once() -> None:
         found.append(user._get_nowait())
-        cancel_waiting(user, first)
+        first.give_up()
 
     user.call(at_once)
     expected = ["inside"] + (["first"] if first.error is None else []) + ["second"]
@@ -682,13 +682,3 @@ def test_a_writer_cancelled_as_room_appears_is_in_or_not(kind: Kind, tracker: Tr
     assert found == expected
     assert user.statistics().items == 0
     assert tracker.used == 0
-
-
-def cancel_waiting(user: User, waiting: Any) -> None:
-    """Cancel within the loop's own turn, by what the event loop itself offers."""
-    native: Callable[[], object] = waiting.give_up
-    assert user.portal is not None
-    native()
-
-
-CANCELLATION = CANCELLED
