@@ -40,7 +40,7 @@ class Scenario:
     honest: int = 10
     topics: int = 20
     frame: int = 64 * 1024
-    rate: float = 14.0
+    rate: float = 11.0
     baseline: float = 8.0
     seconds: float = 20.0
     patience: float = 15.0
