@@ -34,7 +34,8 @@ CALLS: dict[str, Callable[[World], object]] = {
 }
 MODES = ("collapse", "drop_oldest")
 CASES: dict[str, Callable[[], None]] = {}
-_SOAK = os.environ.get("MEMQUOTA_TESTS") == "soak"
+_SOAK = os.environ.get("POINTS") == "soak"
+_TIMEOUT = {"some": 300, "soak": 1500}
 #: Every so many points: a round has a thousand, most of which are none of the queues' business.
 _STEPS = {} if _SOAK else {"round": 97}
 
@@ -94,10 +95,15 @@ def run_cases() -> None:
     assert not failures, "\n".join(failures)
 
 
+#: In `make test` some of the points, in `make soak` all.
+HOW_MANY = pytest.mark.parametrize("how_many", ["some", pytest.param("soak", marks=pytest.mark.soak)])
+
+
+@HOW_MANY
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupt_at_any_point_leaves_one_item_too_much_at_most(kind: str) -> None:
+def test_an_interrupt_at_any_point_leaves_one_item_too_much_at_most(kind: str, how_many: str) -> None:
     """F42: KeyboardInterrupt at any point of put, get, a drop and the end."""
-    run_isolated(run_cases, timeout=300, env={"KIND": kind + "-"})
+    run_isolated(run_cases, timeout=_TIMEOUT[how_many], env={"KIND": kind + "-", "POINTS": how_many})
 
 
 # --- calls in the middle of calls -------------------------------------------------------------------------------------
@@ -123,7 +129,7 @@ def nested(kind: str, mode: str, strict: bool, call: str, name: str) -> None:
             if "in the middle of" not in str(error):  # refused, because this thread is inside the books
                 raise
 
-    for point in at_every_point(act, elsewhere=False, step=_STEPS.get(call, 1 if _SOAK else 4)):
+    for point in at_every_point(act, elsewhere=False, step=_STEPS.get(call, 1 if _SOAK else 7)):
         worlds.append(World(kind, mode, strict=strict))
         with point:
             worlds[-1].attempt(partial(CALLS[call], worlds[-1]))
@@ -148,7 +154,8 @@ def run_nested() -> None:
     assert not failures, "\n".join(failures)
 
 
+@HOW_MANY
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_finalizer_or_signal_handler_may_use_the_queue_at_any_point(kind: str) -> None:
+def test_a_finalizer_or_signal_handler_may_use_the_queue_at_any_point(kind: str, how_many: str) -> None:
     """F43: without a deadlock; nothing is lost, and what is claimed is what is inside."""
-    run_isolated(run_nested, timeout=300, env={"KIND": kind})
+    run_isolated(run_nested, timeout=_TIMEOUT[how_many], env={"KIND": kind, "POINTS": how_many})

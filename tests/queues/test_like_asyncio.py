@@ -338,6 +338,13 @@ async def test_a_join_learns_of_the_end_of_the_account(end: Callable[[Any], obje
     assert type(joiner.error) is error
 
 
+async def test_a_join_of_a_queue_that_is_done_with_ends_whatever_became_of_the_account() -> None:
+    made = ours()
+    made._account.close()
+
+    await made.join()
+
+
 async def test_it_says_what_it_is() -> None:
     tracker = Tracker("1MiB")
     made: AsyncQueue[int] = AsyncQueue(tracker.new_account("uploads"))

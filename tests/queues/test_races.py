@@ -1,6 +1,6 @@
 """Reclaim by another thread before and after each step of put, get, close and cancel."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
@@ -105,8 +105,12 @@ def task_kind(request: pytest.FixtureRequest) -> str:
     return found
 
 
+#: Every so many points of what tasks do together: most are passed again and again, by one task after another.
+_STEP = 13
+
+
 async def race_tasks(
-    make: Callable[[], World], scenario: Callable[[World], object], action: Callable[[World], object], step: int = 5
+    make: Callable[[], World], scenario: Callable[[World], object], action: Callable[[World], object], step: int = _STEP
 ) -> None:
     worlds: list[World] = []
     points = 0
@@ -196,6 +200,28 @@ async def test_against_a_cancelled_put(task_kind: str, mode: str, action: Callab
             tasks.cancel_scope.cancel()
 
     await race_tasks(lambda: World(task_kind, mode, items=1, maxsize=1), scenario, action)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_against_a_get_that_waits,
+        test_against_a_put_that_waits,
+        test_against_a_cancelled_get,
+        test_against_a_cancelled_put,
+    ],
+)
+async def test_against_tasks_at_every_point(
+    scenario: Callable[..., Awaitable[None]],
+    task_kind: str,
+    mode: str,
+    action: Callable[[World], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same, at each point."""
+    monkeypatch.setattr(race_tasks, "__defaults__", (1,))
+    await scenario(task_kind, mode, action)
 
 
 # --- an item is never inside a queue that is over ---------------------------------------------------------------------
