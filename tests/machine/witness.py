@@ -49,6 +49,8 @@ class Witness:
         self.first = True
         # Whether somebody used the tracker in the middle of the round, or it was begun in another step.
         self.meddled = False
+        # Accounts that their minimum protected when the round began: passed over then, whatever they claim meanwhile.
+        self.protected: set[Acc] = set()
         self.outcomes: dict[str, RoundOutcome] = {}
         self.too_little: dict[Acc, int] = {}
         self.asked: dict[Acc, int] = {}
@@ -93,6 +95,7 @@ class Witness:
         self.scope = self.find(event.scope)
         self.freed = self.settled = 0
         self.first, self.meddled = True, False
+        self.protected = {acc for acc in world.accs if acc.minimum and world.used(acc) <= acc.minimum}
         self.asked.clear()
         self.totals["rounds"] += 1
         assert event.number == self.totals["rounds"]
@@ -156,6 +159,7 @@ class Witness:
             and part.acc not in inside
             and part.acc.changed < self.since
             and (below is None or part.acc in below)
+            and part.acc not in self.protected
             and (not part.acc.minimum or world.used(part.acc) > part.acc.minimum)
         ]
 
