@@ -82,11 +82,13 @@ async def test_iteration_ends_with_the_last_sender(make: Make) -> None:
 async def test_send_and_receive_are_checkpoints(make: Make) -> None:
     send, receive = make()
     with send, receive:
-        for call in (lambda: send.send(1), receive.receive):
+        send.send_nowait("inside")
+        for call in (lambda: send.send("more"), receive.receive):
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await call()
             assert scope.cancelled_caught
+        assert receive.receive_nowait() == "inside"
         with pytest.raises(WouldBlock):
             receive.receive_nowait()
 

@@ -106,7 +106,7 @@ def task_kind(request: pytest.FixtureRequest) -> str:
 
 
 #: Every so many points of what tasks do together: most are passed again and again, by one task after another.
-_STEP = 13
+_STEP = 29
 
 
 async def race_tasks(
