@@ -28,6 +28,10 @@ _PLAIN = (
 )
 
 
+#: A number that neither debuggers nor coverage use.
+_TOOL = 4
+
+
 class TornError(BaseException):
     """What comes from outside."""
 
@@ -49,6 +53,8 @@ def _points(code: CodeType) -> frozenset[int]:
 
 def torn(action: Callable[[], object], point: int) -> bool:
     """Run an action and tear it at its point of that number. Returns False when it has no such point any more."""
+    if sys.version_info >= (3, 12):
+        return _torn_by_monitoring(action, point)
     left = point
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -64,7 +70,6 @@ def torn(action: Callable[[], object], point: int) -> bool:
         return trace
 
     outer = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # 3.12 looks at this only when a trace function is set
     sys.settrace(trace)
     try:
         action()
@@ -72,4 +77,34 @@ def torn(action: Callable[[], object], point: int) -> bool:
         return True
     finally:
         sys.settrace(outer)
+    return False
+
+
+def _torn_by_monitoring(action: Callable[[], object], point: int) -> bool:
+    """From 3.12 on trace functions miss instructions of code that was traced before."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+    left = point
+
+    def look(code: CodeType, offset: int) -> Any:
+        nonlocal left
+        if not code.co_filename.startswith(_CORE):
+            return monitoring.DISABLE
+        if offset in _points(code):
+            if not left:
+                monitoring.set_events(_TOOL, 0)
+                raise TornError
+            left -= 1
+        return None
+
+    monitoring.use_tool_id(_TOOL, "tearing")
+    monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, look)
+    monitoring.set_events(_TOOL, monitoring.events.INSTRUCTION)
+    try:
+        action()
+    except TornError:
+        return True
+    finally:
+        monitoring.set_events(_TOOL, 0)
+        monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, None)
+        monitoring.free_tool_id(_TOOL)
     return False
