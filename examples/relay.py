@@ -4,9 +4,9 @@ Clients speak frames: four bytes of length, big-endian, then that many bytes. Th
 it is: ``PUB topic`` sends everything that follows to the topic's subscribers, ``SUB topic`` receives it, ``ECHO`` gets
 its own frames back.
 
-What memquota does here is in three places, marked (1), (2) and (3). Without them a subscriber that does not read makes
-its queue grow until the kernel kills the relay; with them, when all queues together hold more than the quota, the
-subscriber whose oldest frame waits longest is cut off.
+What memquota does here is in four places, marked (1) to (4). Without them a subscriber that does not read makes its
+queue grow until the kernel kills the relay; with them, when everything that is held for clients is more than the quota,
+the client whose oldest data waits longest is cut off.
 
     python examples/relay.py --quota 48MiB --port 7000
 """
@@ -18,13 +18,10 @@ import json
 import socket
 import struct
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from weakref import WeakValueDictionary
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
-from anyio.streams.buffered import BufferedByteReceiveStream
+import anyio.lowlevel
 
 import memquota
 from memquota.queues import QuotaReceiveStream, QuotaSendStream
@@ -35,65 +32,132 @@ LONGEST_TOPIC = 200
 SOCKET_BUFFER = 64 * 1024
 
 
+class Connection:
+    """A client's socket, from which nothing is read before somebody asks for it.
+
+    That is why it is no stream of anyio: on asyncio one may read ahead, without bounds, what nobody counts.
+    """
+
+    def __init__(self, client: socket.socket, address: tuple[str, int]) -> None:
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = client
+        self.host, self.port = address
+
+    async def frame(self, account: memquota.Account) -> bytes:
+        """The next frame, as it goes over the wire: with its length."""
+        await anyio.lowlevel.checkpoint()  # who sends without a pause does not keep the others waiting
+        head = await self.receive(4)
+        size = int.from_bytes(head, "big")
+        if size > LARGEST_FRAME:
+            raise ValueError(f"a frame of {size} bytes is too large")
+        with account.claimed(size):  # (3) a frame that is not all there yet is memory, too
+            return head + await self.receive(size)
+
+    async def receive(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        received = bytearray(size)
+        missing = memoryview(received)
+        while missing:
+            try:
+                count = self.socket.recv_into(missing)
+            except BlockingIOError:
+                await anyio.wait_readable(self.socket)
+                continue
+            if count == 0:
+                raise EOFError("the client closed the connection")
+            missing = missing[count:]
+        return bytes(received)
+
+    async def send(self, data: bytes) -> None:
+        """Send everything."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self.socket.send(left) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self.socket)
+
+    def forget(self) -> None:
+        """Let the kernel drop what it still holds for the client when the socket is closed."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class Relay:
     """The topics and who subscribed to them."""
 
     def __init__(self, tracker: memquota.Tracker) -> None:
         self.tracker = tracker
         self.topics: dict[str, set[QuotaSendStream[bytes]]] = {}
-        # An account for each host that is connected; it lives as long as one of its subscribers.
+        # An account for each host that is connected; it lives as long as one of its connections.
         self.peers: WeakValueDictionary[str, memquota.Account] = WeakValueDictionary()
         self.peer_limit: str | None = None
 
-    async def handle(self, stream: SocketStream) -> None:
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve everybody who connects, until cancelled."""
+        listener.setblocking(False)
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.wait_readable(listener)
+                try:
+                    connection = Connection(*listener.accept())
+                except OSError:  # gone again, or too many files are open
+                    await anyio.sleep(0.01)
+                else:
+                    tasks.start_soon(self.handle, connection)
+
+    async def handle(self, connection: Connection) -> None:
         """Serve one connection."""
-        try:
-            async with stream, aclosing(read_frames(stream)) as frames:
-                verb, _, topic = (await anext(frames, b"")).decode(errors="replace").partition(" ")
-                if len(topic) > LONGEST_TOPIC:
-                    raise ValueError("the name of a topic is too long")
-                if verb == "PUB":
-                    await self.publish(topic, frames)
-                elif verb == "SUB":
-                    await self.subscribe(topic, stream)
-                elif verb == "ECHO":
-                    async for frame in frames:
-                        await stream.send(pack(frame))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
-            pass  # gone, cut off, or not speaking frames: its own affair
-
-    async def publish(self, topic: str, frames: AsyncIterator[bytes]) -> None:
-        """Queue every frame for every subscriber, without waiting for any of them."""
-        async for frame in frames:
-            packed = pack(frame)
-            for queue in list(self.topics.get(topic, ())):
+        with connection.socket:
+            # (1) An account for the connection, below that of its host. When it has to go, so has what is done for it.
+            account = self.peer(connection.host).new_child(f"{connection.host}:{connection.port}")
+            with anyio.CancelScope() as scope:
+                account.on_close(lambda reason: scope.cancel())
                 try:
-                    queue.send_nowait(packed)
-                except memquota.MemoryReclaimed:  # (3) this subscriber was the slowest: `subscribe` cuts it off
-                    pass
+                    await self.do(connection, account)
+                except (OSError, EOFError, ValueError, memquota.Closed):
+                    pass  # gone, not speaking frames, or cut off: its own affair
+            if account.closed:
+                connection.forget()
 
-    async def subscribe(self, topic: str, stream: SocketStream) -> None:
+    async def do(self, connection: Connection, account: memquota.Account) -> None:
+        """What the first frame asks for, until the client is gone."""
+        verb, _, topic = (await connection.frame(account))[4:].decode(errors="replace").partition(" ")
+        if len(topic) > LONGEST_TOPIC:
+            raise ValueError("the name of a topic is too long")
+        while verb == "PUB":
+            self.publish(topic, await connection.frame(account))
+        while verb == "ECHO":
+            frame = await connection.frame(account)
+            with account.claimed(len(frame)):
+                await connection.send(frame)
+        if verb == "SUB":
+            await self.subscribe(topic, connection, account)
+
+    def publish(self, topic: str, frame: bytes) -> None:
+        """Queue a frame for every subscriber, without waiting for any of them."""
+        for queue in list(self.topics.get(topic, ())):
+            try:
+                queue.send_nowait(frame)
+            except memquota.MemoryReclaimed:  # this subscriber was the slowest: `handle` cuts it off
+                pass
+
+    async def subscribe(self, topic: str, connection: Connection, account: memquota.Account) -> None:
         """Send what is queued, as fast as the subscriber reads."""
-        raw = stream.extra(SocketAttribute.raw_socket)
-        host = str(stream.extra(SocketAttribute.remote_address)[0])
-        with anyio.CancelScope() as scope:
-            # (1) An account below that of its host, and a queue on it instead of anyio.create_memory_object_stream.
-            account = self.peer(host).new_child(f"{host} on {topic}")
-            send: QuotaSendStream[bytes]
-            receive: QuotaReceiveStream[bytes]
-            send, receive = memquota.open_stream(account, on_collapse=lambda reason: scope.cancel())
-            queues = self.topics.setdefault(topic, set())
-            queues.add(send)
-            async with send, receive:
-                try:
-                    async for packed in receive:
-                        await stream.send(packed)
-                finally:
-                    queues.discard(send)  # before it is closed: `publish` takes whatever it finds
-                    if not queues:  # names that nobody uses any more are memory, too
-                        del self.topics[topic]
-        if scope.cancelled_caught:  # cut off at once, with what the kernel still holds for it
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # (2) A queue on the account instead of anyio.create_memory_object_stream.
+        send: QuotaSendStream[bytes]
+        receive: QuotaReceiveStream[bytes]
+        send, receive = memquota.open_stream(account)
+        queues = self.topics.setdefault(topic, set())
+        queues.add(send)
+        async with send, receive:
+            try:
+                async for frame in receive:
+                    await connection.send(frame)
+            finally:
+                queues.discard(send)  # before it is closed: `publish` takes whatever it finds
+                if not queues:  # names that nobody uses any more are memory, too
+                    del self.topics[topic]
 
     def peer(self, host: str) -> memquota.Account:
         """The account of a host."""
@@ -101,24 +165,6 @@ class Relay:
         if account is None or account.closed:
             self.peers[host] = account = self.tracker.new_account(host, limit=self.peer_limit)
         return account
-
-
-def pack(frame: bytes) -> bytes:
-    """A frame as it goes over the wire."""
-    return len(frame).to_bytes(4, "big") + frame
-
-
-async def read_frames(stream: SocketStream) -> AsyncGenerator[bytes, None]:
-    """The frames that come in on a connection, until it ends."""
-    buffered = BufferedByteReceiveStream(stream)
-    while True:
-        try:
-            size = int.from_bytes(await buffered.receive_exactly(4), "big")
-            if size > LARGEST_FRAME:
-                raise ValueError(f"a frame of {size} bytes is too large")
-            yield await buffered.receive_exactly(size)
-        except (anyio.IncompleteRead, anyio.EndOfStream):
-            return
 
 
 async def report(tracker: memquota.Tracker, seconds: float) -> None:
@@ -140,19 +186,18 @@ async def main(options: argparse.Namespace) -> None:
     """Serve until killed."""
     if options.quota == "none":
         tracker = memquota.Tracker.disabled()
-    else:  # (2) one budget for all queues together
+    else:  # (4) one budget for all clients together
         tracker = memquota.Tracker(options.quota, low_water=options.low_water, policy=options.policy, name="relay")
     relay = Relay(tracker)
     relay.peer_limit = options.peer_limit
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=options.port)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # the connections inherit them
-        listener.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-    port = listener.extra(SocketAttribute.local_port)
-    print(json.dumps({"port": port}), flush=True)
-    async with anyio.create_task_group() as tasks:
-        if options.report:
-            tasks.start_soon(report, tracker, options.report)
-        await listener.serve(relay.handle, tasks)
+    with socket.create_server(("127.0.0.1", options.port), backlog=1000) as listener:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # the connections inherit them
+            listener.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+        async with anyio.create_task_group() as tasks:
+            if options.report:
+                tasks.start_soon(report, tracker, options.report)
+            await relay.serve(listener)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 import memquota
@@ -32,18 +32,21 @@ relay = load_relay()
 
 @asynccontextmanager
 async def serving(tracker: memquota.Tracker) -> AsyncIterator[int]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, relay.Relay(tracker).handle)
-        yield listener.extra(SocketAttribute.local_port)
-        tasks.cancel_scope.cancel()
-    await listener.aclose()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(relay.Relay(tracker).serve, listener)
+            yield listener.getsockname()[1]
+            tasks.cancel_scope.cancel()
 
 
 async def connect(port: int, first: bytes) -> SocketStream:
     stream = await anyio.connect_tcp("127.0.0.1", port)
-    await stream.send(relay.pack(first))
+    await stream.send(pack(first))
     return stream
+
+
+def pack(content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + content
 
 
 async def receive_frame(buffered: BufferedByteReceiveStream) -> bytes:
@@ -61,11 +64,11 @@ async def test_subscribers_get_every_frame_in_order() -> None:
     with anyio.fail_after(20):
         async with serving(tracker) as port:
             readers = [await connect(port, b"SUB news") for _ in range(3)]
-            await until_subscribed(tracker, 4)  # a host and three subscribers
+            await until_subscribed(tracker, 4)  # a host and three connections
             publisher = await connect(port, b"PUB news")
             frames = [b"%d" % number * 1000 for number in range(20)]
             for frame in frames:
-                await publisher.send(relay.pack(frame))
+                await publisher.send(pack(frame))
 
             for reader in readers:
                 buffered = BufferedByteReceiveStream(reader)
@@ -81,7 +84,7 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
             sleeper = socket.socket()
             sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sleeper.connect(("127.0.0.1", port))
-            sleeper.sendall(relay.pack(b"SUB news"))
+            sleeper.sendall(pack(b"SUB news"))
             await until_subscribed(tracker, 2)
             reader = await connect(port, b"SUB news")
             await until_subscribed(tracker, 3)
@@ -90,7 +93,7 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
 
             for number in range(400):
                 frame = number.to_bytes(2, "big") * 8192
-                await publisher.send(relay.pack(frame))
+                await publisher.send(pack(frame))
                 assert await receive_frame(buffered) == frame
 
             assert tracker.statistics().counts.collapsed == 1
@@ -105,11 +108,10 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
 async def test_a_topic_that_nobody_subscribes_to_any_more_is_forgotten() -> None:
     """Else who subscribes to one after another fills the memory with names."""
     served = relay.Relay(memquota.Tracker("1MiB"))
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    port = listener.extra(SocketAttribute.local_port)
-    with anyio.fail_after(20):
-        async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, served.handle)
+    with anyio.fail_after(20), socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(served.serve, listener)
             readers = [await connect(port, b"SUB %d" % (number // 2)) for number in range(6)]
             while sum(map(len, served.topics.values())) < 6:
                 await anyio.lowlevel.checkpoint()
@@ -120,7 +122,7 @@ async def test_a_topic_that_nobody_subscribes_to_any_more_is_forgotten() -> None
                 await reader.aclose()
             while len(served.topics) > 1:  # they are gone when something is sent to them
                 for publisher in publishers:
-                    await publisher.send(relay.pack(b"x" * 1000))
+                    await publisher.send(pack(b"x" * 1000))
                 await anyio.lowlevel.checkpoint()
 
             assert await receive_frame(BufferedByteReceiveStream(readers[0])) == b"x" * 1000
@@ -143,7 +145,7 @@ async def test_echo() -> None:
     with anyio.fail_after(20):
         async with serving(memquota.Tracker("1MiB")) as port, await connect(port, b"ECHO") as stream:
             buffered = BufferedByteReceiveStream(stream)
-            await stream.send(relay.pack(b"hello"))
+            await stream.send(pack(b"hello"))
             assert await receive_frame(buffered) == b"hello"
 
 
@@ -161,3 +163,68 @@ async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
             await stream.send((relay.LARGEST_FRAME + 1).to_bytes(4, "big"))
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
+
+
+async def test_what_nobody_takes_is_not_read_ahead() -> None:
+    """Else a client that sends and never reads fills the memory with what nobody counts."""
+    tracker = memquota.Tracker("1MiB")
+    with anyio.fail_after(60):
+        async with serving(tracker) as port:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(pack(b"ECHO"))
+            client.setblocking(False)
+            frames = memoryview(pack(bytes(30_000)) * 1000)
+            sent = refused = 0
+
+            while sent < len(frames) and refused < 1000:
+                try:
+                    sent += client.send(frames[sent:])
+                    refused = 0
+                except BlockingIOError:
+                    refused += 1
+                    await anyio.lowlevel.checkpoint()
+
+            assert refused == 1000, f"the relay took {sent} bytes, and nobody reads what it sends back"
+            assert tracker.used == 30_004
+            client.close()
+
+
+async def test_frames_that_are_not_all_there_are_counted() -> None:
+    tracker = memquota.Tracker("1MiB")
+    with anyio.fail_after(20):
+        async with serving(tracker) as port:
+            slow = await connect(port, b"PUB news")
+            await slow.send((600_000).to_bytes(4, "big"))
+            while tracker.used != 600_000:
+                await anyio.lowlevel.checkpoint()
+
+            async with await connect(port, b"ECHO") as other:
+                await other.send(pack(bytes(600_000)))
+
+                assert len(await receive_frame(BufferedByteReceiveStream(other))) == 600_000
+                with pytest.raises(anyio.BrokenResourceError):  # the slow one was there first
+                    await slow.receive()
+            assert tracker.statistics().counts.collapsed == 1
+            await slow.aclose()
+
+
+async def test_a_host_that_is_over_its_limit_loses_its_oldest_connection() -> None:
+    tracker = memquota.Tracker("8MiB")
+    served = relay.Relay(tracker)
+    served.peer_limit = "1MiB"
+    with anyio.fail_after(20), socket.create_server(("127.0.0.1", 0)) as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(served.serve, listener)
+            first, second = [await connect(listener.getsockname()[1], b"ECHO") for _ in range(2)]
+            for stream, size in ((first, 600_000), (second, 700_000)):
+                used = tracker.used
+                await stream.send(size.to_bytes(4, "big"))
+                while tracker.used == used:
+                    await anyio.lowlevel.checkpoint()
+
+            with pytest.raises(anyio.BrokenResourceError):
+                await first.receive()
+            assert tracker.used == 700_000
+            for stream in (first, second):
+                await stream.aclose()
+            tasks.cancel_scope.cancel()

@@ -71,7 +71,7 @@ async def _push(port: int, host: str, topic: str) -> None:
                 while True:
                     await send_frame(stream, payload)
         except GONE:
-            await anyio.sleep(_PAUSE)
+            await anyio.sleep(_PAUSE / 10)
 
 
 async def _sip(port: int, host: str, topic: str) -> None:
