@@ -6,9 +6,10 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from attrs import evolve
 
-from memquota.demo.clients import Corpus
+from memquota.demo.clients import Clients, Corpus
 from memquota.demo.confinement import AddressSpace, choose_confinement
 from memquota.demo.run import run_once
 from memquota.demo.scenario import Measured, Sample, Scenario, bars
@@ -82,7 +83,7 @@ def test_a_good_run_holds_every_bar() -> None:
     [
         ({"died_after": 3.0}, "the relay with a quota lives"),
         ({"peak_group": 65 * MIB}, "peak of its process or group"),
-        ({"honest_cut": 1}, "honest subscribers cut off"),
+        ({"honest_cut": 1}, "honest clients cut off"),
         ({"wrong": 1}, "frames wrong or out of order"),
         ({"delivered": 960}, "delivered on schedule"),
         ({"echo_attack": [0.0013] * 100}, "echoes at the median, of the baseline's rate"),
@@ -128,3 +129,25 @@ def test_a_short_attack_on_the_real_relay() -> None:
     assert measured.echo_attack
     assert 0 < measured.peak_group < 512 * MIB
     assert seen[1:] == ["undisturbed", "under attack", "afterwards"]
+
+
+async def test_honest_clients_of_each_kind_count_as_cut_when_they_lose_their_connection() -> None:
+    measured = Measured(protected=True)
+
+    async def hang_up(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    clients = Clients(Scenario(honest=2, topics=3, rate=100.0), listener.extra(SocketAttribute.local_port), measured)
+    with anyio.fail_after(20):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, hang_up)
+            tasks.start_soon(clients.run)
+            while measured.honest_cut < 2 + 3 + 4:  # subscribers, publishers, echo
+                await anyio.lowlevel.checkpoint()
+            clients.stop()
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    assert measured.honest_cut == 9

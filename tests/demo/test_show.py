@@ -73,7 +73,7 @@ def test_a_good_run_is_told_and_left_behind(stage: Stage, capsys: pytest.Capture
     for words in (
         "without a quota: killed after 5.0 s of attack, peak 128.0 MiB",
         "with a quota: alive, peak 60.0 MiB",
-        "subscribers cut off",
+        "connections cut off",
         "123",
         "99.9%",
         "1.1 ms",

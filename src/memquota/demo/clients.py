@@ -107,6 +107,10 @@ class Clients:
         assert self._began is not None
         return self._began + topic / self._scenario.topics / self._scenario.rate
 
+    def _lost(self) -> None:
+        if not self._stopping.is_set():
+            self._measured.honest_cut += 1
+
     async def _publish(self, topic: int) -> None:
         scenario, first = self._scenario, self._first(topic)
         try:
@@ -119,7 +123,7 @@ class Clients:
                         return
                     await send_frame(stream, self._corpus.frame(number))
         except GONE:
-            return
+            self._lost()
 
     async def _subscribe(self, index: int, ready: anyio.Event) -> None:
         topic = index % self._scenario.topics
@@ -136,8 +140,7 @@ class Clients:
                         self._measured.wrong += 1
         except GONE:
             ready.set()
-            if not self._stopping.is_set():
-                self._measured.honest_cut += 1
+            self._lost()
 
     async def _echo(self, index: int) -> None:
         payload = bytes(64)
@@ -152,4 +155,4 @@ class Clients:
                     (self._measured.echo_attack if self.attacked else self._measured.echo_baseline).append(took)
                     await anyio.sleep(0.01)
         except GONE:
-            return
+            self._lost()

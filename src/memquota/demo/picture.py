@@ -52,7 +52,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
     below.set_xlabel("seconds since the attack began")
     victims = below.twinx()
     victims.plot(times, [sample.victims for sample in protected.samples], color="#b9770e", linewidth=1.2)
-    victims.set_ylabel("subscribers cut off", color="#b9770e")
+    victims.set_ylabel("connections cut off", color="#b9770e")
     victims.set_ylim(bottom=0)
     for axes in (above, below):
         axes.axvline(0, color="#7f8c8d", linewidth=0.8, linestyle=":")

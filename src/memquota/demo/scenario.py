@@ -67,10 +67,10 @@ class Measured:
         attack_began: Seconds from the start of the run.
         peak_group: The most that the group used, in bytes.
         peak_tracked: The most that the tracker counted.
-        victims: Subscribers that were cut off.
+        victims: Connections that were cut off.
         rounds: Rounds of reclamation.
         longest_round: Seconds.
-        honest_cut: Honest subscribers that lost their connection.
+        honest_cut: Honest clients (subscribers, publishers, echo) that lost their connection.
         wrong: Frames that honest subscribers received damaged or out of order.
         scheduled: Frames that should have been delivered to all honest subscribers together.
         delivered: Frames that were, correct and in order, by the end of the run.
@@ -149,7 +149,7 @@ def bars(scenario: Scenario, control: Measured, protected: Measured) -> list[Bar
             f"<= {(scenario.quota + 16 * mib) / mib:.0f} MiB",
             protected.peak_group <= scenario.quota + 16 * mib,
         ),
-        Bar("honest subscribers cut off", str(protected.honest_cut), "0", protected.honest_cut == 0),
+        Bar("honest clients cut off", str(protected.honest_cut), "0", protected.honest_cut == 0),
         Bar("frames wrong or out of order", str(protected.wrong), "0", protected.wrong == 0),
         Bar(
             "delivered on schedule",
