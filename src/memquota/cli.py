@@ -10,24 +10,25 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import groupby
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from memquota import cli_check, host
 from memquota._quota import share_of
 from memquota.errors import UsageError
-from memquota.host import Limit, Limits
+from memquota.host import Limits
 from memquota.sizes import format_size
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["main"]
 
 #: Exit codes of `memquota host`; argparse, too, says 2 for what it does not understand.
 _ROOM, _NEARLY_FULL, _UNKNOWN = 0, 1, 2
 
-_COLUMNS: Final = ("limit", "level", "kind", "size", "used", "left", "what happens there")
+_WIDEST_NAME: Final = len("memory.memsw.limit_in_bytes")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,35 +183,40 @@ def _show_table(options: argparse.Namespace, found: Limits) -> Limits:
         return _follow(options, found, lambda limits: live.update(picture(limits), refresh=True))
 
 
-def _table(found: Limits) -> Table:
-    from rich.table import Table
+def _table(found: Limits) -> Text:
+    """The limits level by level; what happens at one stands below, once for all of which that is so."""
     from rich.text import Text
 
-    table = Table(title="Memory limits of this process", title_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right" if column in ("size", "used", "left") else "left", overflow="fold")
-    first = found.first
-    for row in found.rows:
-        # As Text: a group's name may contain what would be markup.
-        cells = [Text(cell) for cell in _cells(row, hit_first=row is first)]
-        table.add_row(*cells, style="bold" if row is first else None)
-    return table
+    notes = list(dict.fromkeys(row.problem or row.then for row in found.rows))
+    lines = [Text("Memory limits of this process", style="bold")]
+    lines.append(_line("", "limit", "kind", ("size", "used", "left"), "then", style="dim"))
+    for level, rows in groupby(found.rows, key=lambda row: row.level):
+        lines.append(Text(level, style="cyan"))  # as Text: a group's name may contain what would be markup
+        for row in rows:
+            first = row is found.first
+            sizes = (
+                _size(row.limit, "unknown" if row.problem else "none"),
+                _size(row.used, "unknown"),
+                _size(row.distance, ""),
+            )
+            note = f"({1 + notes.index(row.problem or row.then)})"
+            mark, style = ("→", "bold") if first else ("", "")
+            lines.append(_line(mark, row.name, row.kind, sizes, note, style=style))
+    lines.append(Text())
+    lines += [Text(f"({number}) {note}") for number, note in enumerate(notes, 1)]
+    return Text("\n").join([*lines, Text()])
 
 
-def _cells(row: Limit, *, hit_first: bool) -> tuple[str, ...]:
-    def size(value: int | None, otherwise: str) -> str:
-        return otherwise if value is None else format_size(value)
+def _line(mark: str, name: str, kind: str, sizes: tuple[str, ...], then: str, *, style: str) -> Text:
+    """One limit, in less than 80 columns."""
+    from rich.text import Text
 
-    unknown = "unknown" if row.problem else "none"
-    return (
-        f"{row.name} (hit first)" if hit_first else row.name,
-        row.level,
-        row.kind,
-        size(row.limit, unknown),
-        size(row.used, "unknown"),
-        size(row.distance, ""),
-        row.problem or row.then,
-    )
+    numbers = "".join(f"{size:>11}" for size in sizes)
+    return Text(f"{mark:<2}{name:<{_WIDEST_NAME}} {kind:<9}{numbers}  {then}", style=style)
+
+
+def _size(value: int | None, otherwise: str) -> str:
+    return otherwise if value is None else format_size(value)
 
 
 if __name__ == "__main__":

@@ -88,17 +88,19 @@ def test_where_nothing_is_known_the_exit_code_says_so(tmp_path: Path, capsys: py
 def test_the_table_has_every_limit_and_marks_the_one_that_is_hit_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     root = v2_tree(tmp_path, group="/web[bold]", limit=str(100 * MIB), usage=10 * MIB)
 
     main(["host", "--root", root])
 
     printed = capsys.readouterr().out
-    rows = {line.split("│")[1].strip(): line for line in printed.splitlines() if line.startswith("│")}
-    assert "memory.max (hit first)" in rows
-    assert "/web[bold]" in rows["memory.max (hit first)"]  # no markup
-    assert all(size in rows["memory.max (hit first)"] for size in ("100.0 MiB", "10.0 MiB", "90.0 MiB"))
-    assert "1.0 GiB" in rows["MemTotal"]
+    lines = printed.splitlines()
+    first = next(line for line in lines if line.startswith("→"))
+    assert first.split() == ["→", "memory.max", "hard", "100.0", "MiB", "10.0", "MiB", "90.0", "MiB", "(1)"]
+    assert lines[lines.index(first) - 1].strip() == "/web[bold]"  # no markup
+    assert next(line for line in lines if "(1)" in line and line != first).startswith("(1) the kernel kills")
+    assert next(line for line in lines if "MemTotal" in line).split()[2:4] == ["1.0", "GiB"]
+    assert max(map(len, lines)) <= 80
     assert 'Tracker("auto") gets 75.0 MiB here.' in printed
     assert "Hit first: memory.max of /web[bold]" in printed
 
