@@ -254,6 +254,9 @@ class Witness:
         self.scope = None
 
     def next_step(self) -> None:
-        """Between two steps anything may have changed for a round that pauses."""
-        self.meddled = self.meddled or self.round is not None
+        self.next_claim()
         self.names.clear()
+
+    def next_claim(self) -> None:
+        """Between two steps, and two claims of one step, anything may have changed for a round that pauses."""
+        self.meddled = self.meddled or self.round is not None

@@ -299,6 +299,7 @@ class World(Model):
             part.told += size
         if outermost:
             self.claimer = part
+            self.witness.next_claim()
         try:
             api.claim(size)
         except QuotaExceeded:
