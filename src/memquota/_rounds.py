@@ -249,7 +249,7 @@ class Rounds:
         return Survey((), 0)
 
     def _choose(self, now: float) -> bool:
-        """Begin the next round, if one is due: about accounts first, then about the tracker."""
+        """Begin the next round, if one is due: about inner accounts first, then outer ones, the tracker at last."""
         ledger = self.books.ledger
         if self._demand is not None:  # an exception from outside came before its round began or after it ended
             self.demands.appendleft(self._demand)
@@ -258,8 +258,8 @@ class Rounds:
         for node in list(ledger.strained):
             if node.scope is None or not node.scope.limits.over(node.used):
                 del ledger.strained[node]
-            elif may_start(ledger, node) and (due is None or due is ledger.root):
-                due = node
+            elif may_start(ledger, node) and (due is None or len(node.scoped()) > len(due.scoped())):
+                due = node  # what is below another one is below more limits than that
         target: int | None = None
         why = "its limit is passed"
         if due is None:

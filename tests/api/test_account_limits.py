@@ -90,6 +90,25 @@ def test_nested_limits_each_have_their_round() -> None:
     assert inner.used == outer.used == 280
 
 
+@pytest.mark.parametrize("inner_first", [False, True])
+def test_an_inner_limit_comes_first_whichever_way_its_victim_is_below_both(inner_first: bool) -> None:
+    """P10: what goes for the inner one is enough for the outer one too, where an older one has done nothing."""
+    world = World("1GiB")
+    outer = world.tracker.new_account("outer", limit=1000)
+    inner = outer.new_child("inner", limit=500)
+    older = world.holder("older", 600, parent=outer)
+    claims = world.holder("claims")
+    for parent in (inner, outer) if inner_first else (outer, inner):
+        claims.account.add_parent(parent)
+
+    with pytest.raises(MemoryReclaimed):
+        claims.put(510)
+
+    assert [event.scope for event in world.told(RoundStarted)] == ["inner"]
+    assert not older.account.closed
+    assert outer.used == 600
+
+
 def test_an_account_below_two_limits_counts_in_both() -> None:
     """A diamond whose sides have limits: each is served by what is below it."""
     world = World("1GiB")
