@@ -146,21 +146,26 @@ class Account(Handle):
             AccountClosed: The account is closed; MemoryReclaimed when it gave up its memory, perhaps in the round that
                 this claim started. Nothing was claimed.
 
+        Callbacks:
+            As for `Participation.claim`; participants of this very account are called too, so hold no lock of theirs.
+
         Cost:
             One lock; memory for each claim that is not given back.
         """
         size = checked_size(size, "claim")
         books = self._rounds.books
         receipt = Receipt()
+        now = books.now()
         try:
-            strained = books.enter(self._book, size, books.now(), receipt)
+            strained = books.enter(self._book, size, now, receipt)
             if size and (strained or self._rounds.round is not None):
                 self._rounds.relieve(None)
                 if self._node.ended is not None:
                     raise closed_error(self._node)
         except BaseException:
             if receipt.booked:
-                books.give_back(self._take_back, self._take_back, size)
+                undo = partial(self._take_back, now)
+                books.give_back(undo, undo, size)
             raise
 
     def release(self, size: int) -> None:
@@ -324,10 +329,11 @@ class Account(Handle):
         if self._node.ended is None:
             self._rounds.books.ledger.release_own(self._node, size)
 
-    def _take_back(self, size: int) -> None:
+    def _take_back(self, claimed_at: float, size: int) -> None:
         # What is left of a claim: its own round may have taken some, and no error may hide what interrupted it.
-        if self._node.own is not None:
-            self._give_back(min(size, self._node.own.booked))
+        own = self._node.own
+        if own is not None and self._node.ended is None:
+            self._rounds.books.ledger.release_own(self._node, min(size, own.booked), claimed_at)
 
     def _reconfigure(
         self, limit: int | Keep | None, hard_limit: int | Keep | None, minimum: int | Keep, priority: int | Keep

@@ -292,6 +292,21 @@ def test_an_account_gives_back_its_oldest_claims_first() -> None:
     check_books(ledger)
 
 
+def test_a_claim_of_an_account_that_failed_leaves_the_older_ones() -> None:
+    """P8."""
+    ledger = ledger_of()
+    node = account(ledger)
+    ledger.claim_own(node, 10, 1.0)
+    ledger.claim_own(node, 20, 2.0)
+
+    ledger.release_own(node, 20, 2.0)
+
+    assert node.own is not None
+    assert node.own.oldest() == 1.0
+    assert (node.own.booked, node.used, node.returned, ledger.root.used) == (10, 10, 20, 10)
+    check_books(ledger)
+
+
 def test_an_account_that_gives_back_more_than_it_claimed_is_clamped() -> None:
     """P9, F5: also one that never claimed anything, and what its participants claimed is not touched."""
     ledger = ledger_of()

@@ -81,6 +81,32 @@ def test_a_release_takes_several_claims_the_oldest_first() -> None:
     assert list(holding.claimed) == [[3.0, 5]]
 
 
+def test_a_claim_that_failed_is_taken_back_itself() -> None:
+    """P8: not the oldest, which would make the account's data younger than it is."""
+    holding = own()
+    for size, time in ((10, 1.0), (20, 2.0), (30, 3.0)):
+        holding.came(size, time)
+
+    holding.undone(5, 2.0)
+    assert list(holding.claimed) == [[1.0, 10], [2.0, 15], [3.0, 30]]
+    holding.undone(15, 2.0)
+    assert list(holding.claimed) == [[1.0, 10], [3.0, 30]]
+    assert holding.moments == 1.0 * 10 + 3.0 * 30
+
+
+def test_what_was_given_back_of_a_failed_claim_is_taken_from_those_after_it() -> None:
+    """They were claimed by others meanwhile, and the release took the oldest."""
+    holding = own()
+    holding.came(20, 2.0)
+    holding.came(30, 3.0)
+    holding.went(15)
+
+    holding.undone(20, 2.0)
+    assert list(holding.claimed) == [[3.0, 15]]
+    holding.undone(15, 2.0)
+    assert (list(holding.claimed), holding.moments) == ([], 0.0)
+
+
 def test_claims_of_one_moment_are_one_entry() -> None:
     holding = own()
     holding.came(10, 1.0)

@@ -97,6 +97,7 @@ MOVES: dict[str, Move] = {
     "own claim of the same moment": lambda s: s.ledger.claim_own(s.left, 11, 4.0),
     "first own claim": lambda s: s.ledger.claim_own(s.empty, 11, 9.0),
     "own release": lambda s: s.ledger.release_own(s.left, 120),
+    "failed own claim": lambda s: s.ledger.release_own(s.left, 50, 3.0),
     "end": lambda s: s.ledger.end(s.who.holding, "destroyed"),
     "detach": lambda s: s.ledger.detach(s.alone.holding, "failed"),
     "second handle": lambda s: s.ledger.add_handle(s.alone.holding, s.alone.line),

@@ -118,6 +118,30 @@ def test_an_interrupt_is_not_hidden_by_what_the_round_gave_back_already(by_accou
     assert_books_balance(tracker, expected=600)
 
 
+def test_a_failed_claim_leaves_the_accounts_own_data_as_old_as_it_was() -> None:
+    """P8: else whoever claims and fails grows younger, and others go in its place."""
+    clock = FakeClock()
+    tracker = Tracker(1000, clock=clock)
+    old = tracker.new_account("old")
+    old.claim(200)
+    clock.advance(10)
+
+    def interrupt(who: ScriptedParticipant) -> None:
+        raise Interrupt
+
+    middle = ScriptedParticipant(tracker.new_account("middle"), clock, age=interrupt)
+    middle.put(500)
+    clock.advance(10)
+    with pytest.raises(Interrupt):
+        old.claim(400)
+    middle.age = "honest"
+
+    (first, second) = tracker.reclaim(0, dry_run=True).victims
+    assert (first.account, first.bytes, first.age) == ("old", 200, 20.0)
+    assert second.account == "middle"
+    assert_books_balance(tracker, expected=700)
+
+
 def test_a_claim_whose_participant_is_let_go_of_in_its_own_round_fails() -> None:
     """F22: it dies when the round has done with it, and nobody is left who could hold what was claimed."""
     clock = FakeClock()

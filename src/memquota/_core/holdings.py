@@ -144,9 +144,22 @@ class OwnHolding(Holding):
         if not self.claimed:
             self.moments = 0.0  # forgets what rounding left
 
+    def undone(self, size: int, time: float) -> None:
+        """Note that the claim of that time failed. What was given back of it goes from those after it: it was first."""
+        for place in reversed(range(len(self.claimed))):  # it is among the last
+            came = self.claimed[place]
+            if came[0] == time:
+                taken = min(size, came[1])
+                came[1] -= taken
+                size -= taken
+                self.moments -= time * taken
+                if not came[1]:
+                    del self.claimed[place]
+                break
+        self.went(size)
+
     def recount(self) -> None:
         """Derive the sums from the claims."""
-        while self.claimed and not self.claimed[0][1]:  # all given back, and not taken out any more
-            self.claimed.popleft()
+        self.claimed = deque(came for came in self.claimed if came[1])  # all given back, and not taken out any more
         self.booked = sum(size for _, size in self.claimed)
         self.moments = sum(time * size for time, size in self.claimed)

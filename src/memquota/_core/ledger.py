@@ -218,13 +218,19 @@ class Ledger:
         self._booked(own, now)
         return strained
 
-    def release_own(self, node: AccountNode, size: int) -> None:
-        """Give back what the account claimed itself, the oldest first. Errors as for `release`."""
+    def release_own(self, node: AccountNode, size: int, failed: float | None = None) -> None:
+        """Give back what the account claimed itself: the oldest first, or the claim of that time, which has failed.
+
+        Errors as for `release`.
+        """
         own = node.own
         size = self._at_most(node, size, own.booked if own is not None else 0)
         # Commit.
         if own is not None and size:
-            own.went(size)
+            if failed is None:
+                own.went(size)
+            else:
+                own.undone(size, failed)
             self._move(own, -size, 0)
             own.booked -= size
 
