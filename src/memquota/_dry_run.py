@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from math import inf
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from memquota._core.holdings import Holding, OwnHolding
@@ -17,6 +18,7 @@ from memquota._rounds import Rounds
 __all__ = ["ages_of", "candidate_of", "dry_run_of"]
 
 T = TypeVar("T")
+_sequence = itemgetter(2)
 
 
 def dry_run_of(rounds: Rounds, target: int | None) -> ReclaimPlan:
@@ -46,7 +48,11 @@ def dry_run_of(rounds: Rounds, target: int | None) -> ReclaimPlan:
 
 
 def _holders(rounds: Rounds) -> list[Holding]:
-    return [entry[3] for entry in rounds.books.ledger.root_scope.index if entry[3].live and entry[3].booked]
+    """In the order in which they follow each other where policy and priority leave it open."""
+    entries = [entry for entry in rounds.books.ledger.root_scope.index if entry[3].live and entry[3].booked]
+    if rounds.by_time:  # by sequence, once their times are known; other policies rank them as they are found
+        entries.sort(key=_sequence)
+    return [entry[3] for entry in entries]
 
 
 def _ask(holding: Holding, now: float) -> tuple[object, float | None]:

@@ -62,6 +62,29 @@ def test_a_plan_comes_true(any_policy: World) -> None:
     assert world.tracker.used == plan.left
 
 
+def test_a_plan_comes_true_among_those_of_one_age(any_policy: World) -> None:
+    """Also where one of them is not known to be so young yet: the round finds that out, and then takes the other."""
+    world = any_policy
+    peer = world.tracker.new_account("peer", limit=150)
+    world.holder("oldest", 100, parent=peer)
+    asked, not_asked = world.holder("asked", parent=peer), world.holder("not asked")
+    asked.put(20)
+    not_asked.put(20)
+    world.clock.advance(1)
+    for one in (asked, not_asked):
+        one.put(20)
+        one.get()
+    world.holder("claims", 40, parent=peer)  # runs a round about the peer alone
+    assert (asked.surveys, not_asked.surveys) == (1, 0)
+    world.events.clear()
+
+    plan = world.tracker.reclaim(60, dry_run=True)
+    world.tracker.reclaim(60)
+
+    assert [event.account for event in world.told(VictimAsked)] == [victim.account for victim in plan.victims]
+    assert len(plan.victims) == 1
+
+
 def test_a_dry_run_touches_nothing(any_policy: World) -> None:
     """Neither books nor candidates, counts, events; only ages are asked for."""
     world = any_policy

@@ -33,7 +33,10 @@ class PlannedVictim:
 
 @frozen
 class ReclaimPlan:
-    """Who would go, in order, if each victim gave up everything.
+    """Who would go, in order, if a round about the tracker ran now and each victim gave up everything.
+
+    Limits of accounts have rounds of their own. Whose answer is nonsense stands in front at once; a round finds that
+    out of those that it asks only.
 
     Attributes:
         used: The present usage in bytes.
