@@ -97,5 +97,5 @@ def candidate_of(holding: Holding, time: float, area: float | None, now: float) 
     if isinstance(holding, OwnHolding):
         area = holding.byte_seconds(now)
     if area is None:
-        area = size * age
+        area = size * age if size else 0.0  # of infinite age, perhaps
     return Candidate(holding.node.name, time, age, size, area, holding.node.priority)

@@ -44,3 +44,24 @@ def test_a_policy_judges_by_what_is_held_without_the_credit_of_the_handle(dry_ru
         assert plan.victims[0].account == "large"
     assert isinstance(plan, ReclaimPlan) == dry_run
     other_handle.close()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_who_holds_nothing_but_credit_has_no_byte_seconds_however_old_it_counts(dry_run: bool) -> None:
+    """F13: nothing times infinity is no number, and a policy of one's own need not know of those."""
+    judged: list[float] = []
+
+    def policy(candidate: Candidate) -> float:
+        judged.append(candidate.byte_seconds)
+        return candidate.byte_seconds
+
+    clock = FakeClock()
+    tracker = Tracker("1MiB", policy=policy, clock=clock)
+    empty = ScriptedParticipant(tracker.new_account("empty"), clock, age="nan")
+    empty.put(1000)
+    empty.get()
+    assert tracker.used > 0
+
+    tracker.reclaim(0, dry_run=dry_run)
+
+    assert judged == [0.0]
