@@ -91,6 +91,15 @@ def test_a_snapshot_shows_the_graph(world: World) -> None:
     )
 
 
+def test_in_a_snapshot_parents_stand_before_their_children_also_where_they_are_younger(world: World) -> None:
+    """Each account once; the others in the order in which they were opened."""
+    kept = {name: world.tracker.new_account(name) for name in "abcdef"}
+    for child, parent in ("ad", "df", "dc", "cf"):
+        kept[child].add_parent(kept[parent])
+
+    assert [account.name for account in world.tracker.snapshot().accounts] == ["f", "c", "d", "a", "b", "e"]
+
+
 def test_the_peak_is_of_what_was_booked(world: World) -> None:
     """Also where the claim that made it did not live."""
     holder = world.holder("a", 700)

@@ -91,8 +91,23 @@ def statistics(ledger: Ledger, longest_round: float, drift: Drift | None = None)
 
 def snapshot(ledger: Ledger, longest_round: float, drift: Drift | None = None) -> TrackerSnapshot:
     """All that is in the books. O(accounts and participations)."""
-    accounts = tuple(_account(node) for node in ledger.accounts if node is not ledger.root)
+    accounts = tuple(_account(node) for node in _parents_first(ledger))
     return TrackerSnapshot(ledger.root.name, statistics(ledger, longest_round, drift), accounts)
+
+
+def _parents_first(ledger: Ledger) -> list[AccountNode]:
+    """The accounts as they were opened, except that those which came below a younger one later stand behind it."""
+    found: dict[AccountNode, None] = {ledger.root: None}
+    for node in ledger.accounts:
+        pending = [node]
+        while pending:
+            missing = [parent for parent in pending[-1].parents if parent not in found]
+            if missing:
+                pending += missing
+            else:
+                found[pending.pop()] = None
+    del found[ledger.root]
+    return list(found)
 
 
 def _account(node: AccountNode) -> AccountSnapshot:
