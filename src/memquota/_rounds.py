@@ -168,6 +168,10 @@ class Rounds:
         elif self._demand is demand and self.round is None:
             self._demand = None
 
+    def awaited_here(self) -> bool:
+        """Whether this thread waits for a round that it asked for by hand."""
+        return any(demand is not None and demand.thread == get_ident() for demand in (*self.demands, self._demand))
+
     def taken(self) -> bool:
         """Whether somebody runs the round already, and is not overdue."""
         runner = self.runner

@@ -231,9 +231,40 @@ def test_where_no_thread_can_be_started_claims_go_on_and_the_next_one_tries_agai
             young.put(600)
 
         assert world.tracker.used == 1100
-        assert "the start of a thread raised (memquota-watch)" in caplog.text
+        assert "the start of a thread raised (memquota-reclaim)" in caplog.text
         young.put(1)
         assert world.ended().outcome is RoundOutcome.DONE
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_where_no_thread_can_be_started_a_round_by_hand_is_run_by_who_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: int
+) -> None:
+    """P4: it waits for nobody who never comes, also where one of the two threads can be had; and it says so once."""
+    start = threading.Thread.start
+    left = [threads]
+
+    def refuse(thread: threading.Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    def asks() -> RoundEnded | None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return world.tracker.reclaim(0)
+
+    with World("thread") as world:
+        world.holder("old", 500)
+        asking = InThread(asks)
+
+        ended = asking.result()
+
+        assert ended is not None
+        assert (ended.outcome, ended.freed) == (RoundOutcome.DONE, 500)
+        assert len(caplog.messages) == 1 + caplog.text.count("memquota.reclaim")
+        monkeypatch.undo()
+        soon(lambda: "memquota-reclaim" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_a_reclaim_that_is_left_for_later_where_no_thread_can_be_started_is_logged(

@@ -61,8 +61,12 @@ class _Watch:
         return not self._ended and self._process == os.getpid()
 
     def start(self) -> bool:
-        """Start the thread. False where there can be none."""
-        return start_thread("memquota-watch", self._work)
+        """Start both threads. False where there cannot be both."""
+        self._worker = _Worker(self._rounds)
+        if self._worker.started and start_thread("memquota-watch", self._work):
+            return True
+        self._worker.end()
+        return False
 
     def wake(self) -> None:
         """Have a round run, unless one is about to."""
@@ -75,7 +79,7 @@ class _Watch:
         self._wakes.put(False)
 
     def _work(self) -> None:
-        worker = _Worker(self._rounds)
+        worker = self._worker
         try:
             while worker.started and self._wakes.get():
                 done = worker.run()
@@ -97,7 +101,8 @@ class Standing:
     """A thread runs the rounds; claims only wake it.
 
     A second thread watches over it: when a participant hangs, its thread is abandoned and replaced, the account
-    collapses, and the round goes on. Both are daemons, started at the first round and stopped by `Tracker.close`.
+    collapses, and the round goes on. Both are daemons, started at the first round and stopped by `Tracker.close`. Where
+    they cannot be started, which is logged, claims go on without a round, and `Tracker.reclaim` runs its round itself.
     """
 
     asynchronous = False
@@ -118,8 +123,10 @@ class Standing:
         watch = self._watch
         if watch is None or not watch.alive:
             watch = self._start()
-        if watch is not None:
+        if watch is not None and watch.alive:
             watch.wake()
+        elif self._rounds is not None and self._rounds.awaited_here():
+            run_here(self._rounds, to_the_end=True)  # who waits for a round that nobody else can run
 
     def close(self) -> None:
         """Let the threads end."""
