@@ -146,7 +146,10 @@ class Rounds:
         if mine and not self.reclaimer.asynchronous:
             raise UsageError("a round cannot be asked for in the middle of a round")
         try:
-            self.demands.append(demand)
+            # Where nobody waits for it, one that has not begun yet does as well.
+            waiting = tuple(self.demands) if self.reclaimer.asynchronous else ()
+            if all(other.target != demand.target for other in waiting):
+                self.demands.append(demand)
             self.relieve(None)
             while not self.reclaimer.asynchronous:
                 # It stopped after a slice, or a thread starts; or somebody else runs a round, who may hang.

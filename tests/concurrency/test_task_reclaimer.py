@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from memquota import CloseKind, Reclaimed, Tracker, UsageError
-from memquota.observe import RoundEnded, RoundOutcome, VictimAsked, VictimSettled
+from memquota.observe import RoundEnded, RoundOutcome, RoundStarted, VictimAsked, VictimSettled
 from memquota.testing import AsyncScriptedParticipant, FakeClock, ScriptedParticipant
 from tests.concurrency.task_world import World, run, until
 
@@ -242,6 +242,22 @@ async def test_a_tracker_is_run_by_one_task() -> None:
         world.holder("old", 500)
         world.holder("young", 600)
         assert (await world.ended()).outcome is RoundOutcome.DONE
+
+
+async def test_rounds_that_are_asked_for_again_before_they_begin_are_one() -> None:
+    """Who asks by a timer while no task runs leaves neither memory behind nor a queue of rounds for nothing."""
+    world = World()
+    world.holder("old", 500)
+    for _ in range(100):
+        assert world.tracker.reclaim(10) is None
+        world.tracker.reclaim()
+    world.tracker.reclaim(10)
+
+    async with world.tracker:
+        await world.ended(2)
+        await until(lambda: world.tracker._rounds.runner is None)
+
+    assert [event.target for event in world.told(RoundStarted)] == [10, 750]
 
 
 async def test_nothing_runs_a_tracker_with_another_reclaimer() -> None:
