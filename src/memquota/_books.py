@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from math import inf
 from threading import RLock, get_ident
 from typing import Final, TypeVar, TypeVarTuple
@@ -26,7 +27,7 @@ from memquota.errors import MemoryQuotaError, UsageError
 from memquota.observe.hooks import Hooks
 from memquota.observe.log import log_callback_failure, log_event
 
-__all__ = ["Books"]
+__all__ = ["Books", "CloseCallback"]
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -44,15 +45,20 @@ class _Warn(Event):
         self.text = text
 
 
-class _Call(Event):
-    """A callback of an account that closed, to be called once the lock is free."""
+class CloseCallback(Event):
+    """A callback of an account, to be called with the lock free when the account has closed.
 
-    __slots__ = ("account", "callback", "reason")
+    One that is `restartable` is called anew where an exception from outside interrupted it.
+    """
 
-    def __init__(self, callback: Callable[[CloseReason], object], reason: CloseReason, account: str) -> None:
+    __slots__ = ("account", "callback", "restartable")
+
+    def __init__(
+        self, callback: Callable[[CloseReason], object], account: AccountNode, *, restartable: bool = False
+    ) -> None:
         self.callback = callback
-        self.reason = reason
         self.account = account
+        self.restartable = restartable
 
 
 _all_books: Final[weakref.WeakSet[Books]] = weakref.WeakSet()
@@ -82,7 +88,7 @@ class Books:
         # Each participant's weak reference holds this: one for all, as each look at `append` makes another.
         self.note: Callable[[object], None] = self.notes.append
         self._dropped: deque[AccountNode] = deque()
-        self.on_close: dict[AccountNode, list[Callable[[CloseReason], object]]] = {}
+        self.on_close: dict[AccountNode, deque[CloseCallback]] = {}
         self._delivering: set[int] = set()
         # What a round that asked everybody leaves behind, in pieces. One is freed at a time, with the lock free: all of
         # them at once take long, and may run the code of a policy's keys.
@@ -247,9 +253,9 @@ class Books:
             _take(self.spent)  # and let go of it
             while True:
                 if self.ledger.ended:
-                    self._after_close(_take(self.ledger.ended))
+                    _act_on_first(self.ledger.ended, self._after_close)
                 elif self.ledger.events:
-                    self._tell(_take(self.ledger.events))
+                    _act_on_first(self.ledger.events, self._tell)
                 elif (self.notes or self._dropped) and not self._inside:
                     told = not self.watchers
                     self.enter(_nothing)
@@ -262,29 +268,39 @@ class Books:
         finally:
             self._delivering.discard(me)
 
-    def _after_close(self, node: AccountNode | None) -> None:
-        if node is None:
-            return
+    def _after_close(self, hand: list[AccountNode | None]) -> None:
+        (node,) = hand
+        assert node is not None
         for holding in list(node.holdings or ()):
             if isinstance(holding, Registration):
                 holding.cut()
-        reason = node.ended
-        assert reason is not None
-        # Called when all that ended has been cut, each by itself: what one of them does takes nothing from the others.
-        self.ledger.events.extend(_Call(callback, reason, node.name) for callback in self.on_close.pop(node, ()))
+        callbacks = self.on_close.get(node)
+        if callbacks is not None:
+            # Called when all that ended has been cut, each by itself: what one does takes nothing from the others.
+            self.ledger.events.extend(map(deque.popleft, repeat(callbacks, len(callbacks))))
+            self.on_close.pop(node, None)
+        hand[0] = None
 
-    def _tell(self, event: Event | None) -> None:
-        if isinstance(event, _Call):
+    def _tell(self, hand: list[Event | None]) -> None:
+        (event,) = hand
+        if isinstance(event, CloseCallback):
+            reason = event.account.ended
+            assert reason is not None
+            if not event.restartable:
+                hand[0] = None
             try:
-                event.callback(event.reason)
+                event.callback(reason)
             except Exception:
-                log_callback_failure("on_close", event.account)
+                log_callback_failure("on_close", event.account.name)
+            hand[0] = None
         elif isinstance(event, _Warn):
+            hand[0] = None
             try:
                 warnings.warn(event.text, ResourceWarning, stacklevel=2)
             except Exception:  # turned into an error, or shown by code that fails: nobody here can be blamed for it
                 log_callback_failure("a warning filter", event.text)
         elif event is not None:
+            hand[0] = None
             log_event(event, self.ledger.root.name)
             self.hooks.publish(event)
 
@@ -309,6 +325,26 @@ def _is_refusal(error: BaseException) -> bool:
             return False
         trace = trace.tb_next
     return True
+
+
+def _act_on_first(items: deque[R], action: Callable[[list[R | None]], object]) -> None:
+    """Take the first item out and act on it.
+
+    The action gets it in a list, and puts None there when it is done, or is about to do what must not be done twice. No
+    exception from outside comes between taking and having: that is one call, which is not made of Python code. Where
+    one comes later, and before that None, the item goes back.
+    """
+    hand: list[R | None] = []
+    try:
+        try:
+            hand.extend(map(deque.popleft, (items,)))
+        except IndexError:  # another thread was faster
+            return
+        action(hand)
+    except BaseException:
+        if hand and hand[0] is not None:
+            items.appendleft(hand[0])
+        raise
 
 
 def _take(items: deque[R]) -> R | None:

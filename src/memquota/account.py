@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
+from memquota._books import CloseCallback
 from memquota._core.accounts import add_parent, open_account, reconfigure
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
@@ -262,7 +264,13 @@ class Account(Handle):
         """
         if not callable(callback):
             raise UsageTypeError(f"on_close takes a callable, not {callback!r}")
-        entry = partial(callback)  # its own, as the same callback may be given twice, and callbacks are not compared
+        return self._call_at_end(callback)
+
+    def _call_at_end(
+        self, callback: Callable[[CloseReason], object], *, restartable: bool = False
+    ) -> Callable[[], None]:
+        # Its own entry, as the same callback may be given twice, and callbacks are not compared.
+        entry = CloseCallback(callback, self._node, restartable=restartable)
         reason = self._rounds.books.enter(self._on_close, entry)
         if reason is not None:
             try:
@@ -347,15 +355,15 @@ class Account(Handle):
         order = self._node.priority if priority is KEEP else priority
         reconfigure(self._rounds.books.ledger, self._node, limits, least, order)
 
-    def _on_close(self, callback: Callable[[CloseReason], object]) -> CloseReason | None:
+    def _on_close(self, entry: CloseCallback) -> CloseReason | None:
         if self._node.ended is None:
-            self._rounds.books.on_close.setdefault(self._node, []).append(callback)
+            self._rounds.books.on_close.setdefault(self._node, deque()).append(entry)
         return self._node.ended
 
-    def _forget_callback(self, callback: Callable[[CloseReason], object]) -> None:
-        callbacks = self._rounds.books.on_close.get(self._node, [])
-        if callback in callbacks:
-            callbacks.remove(callback)
+    def _forget_callback(self, entry: CloseCallback) -> None:
+        callbacks = self._rounds.books.on_close.get(self._node, ())
+        if entry in callbacks:
+            self._rounds.books.on_close[self._node].remove(entry)
 
 
 def checked_priority(priority: object) -> int:

@@ -58,7 +58,10 @@ def interrupted(kind: str, mode: str, strict: bool, name: str) -> None:
 
 
 def survives(world: World) -> None:
-    """The lock is free, and the books say what is inside or one item more; what comes later is counted as ever."""
+    """The lock is free, and the books say what is inside or one item more; what comes later is counted as ever.
+
+    Whatever interrupted the end of the account, the queue was told of it.
+    """
     assert world.lock_is_free()
     assert_books_balance(world.tracker)
     for _ in range(3):
@@ -69,6 +72,8 @@ def survives(world: World) -> None:
         world.attempt(world.get)
     inside = len(world.inside()) * COST
     assert world.in_use() <= COST
+    if world.account.closed:
+        assert len(world.collapses) == 1, f"told of the collapse {len(world.collapses)} times"
     world.end()
     world.account.close()
     assert world.tracker.used == 0

@@ -48,7 +48,7 @@ class Admission(Moves):
                 admission.pump()
 
         # An account that outlives its gates does not collect their callbacks.
-        weakref.finalize(self, account.on_close(closed)).atexit = False
+        weakref.finalize(self, account._call_at_end(closed, restartable=True)).atexit = False
         _all.add(self)
         self.move(nothing)
 

@@ -174,7 +174,8 @@ class Buffer(Handle, Generic[T]):
             if buffer is not None:
                 buffer._end(reason)
 
-        self._farewell: Callable[[], object] | None = partial(rounds.books.note, partial(account.on_close(closed)))
+        forget = account._call_at_end(closed, restartable=True)
+        self._farewell: Callable[[], object] | None = partial(rounds.books.note, partial(forget))
 
     def __del__(self) -> None:
         # Uses no global name: they may be gone at exit. Appends a note, as a finalizer may run anywhere.
@@ -429,7 +430,10 @@ class Buffer(Handle, Generic[T]):
                 log_callback_failure("on_drop", self._account.name)
 
     def _end(self, reason: CloseReason) -> None:
-        """The account is closed: drop what is inside, and tell. By any thread, with no lock held."""
+        """The account is closed: drop what is inside, and tell. By any thread, with no lock held.
+
+        Where an exception from outside interrupts it, it is begun anew; what others can see of it happens once.
+        """
         self._over = reason
         self._limit, self._bounded = 0, True
         for key, entry in tuple(self._in_rounds.items()):
@@ -437,9 +441,10 @@ class Buffer(Handle, Generic[T]):
                 self._in_rounds.pop(key, None)
         items, self._items = self._items, deque()
         self._wake_everybody()
-        if self._on_collapse is not None:
+        on_collapse, self._on_collapse = self._on_collapse, None
+        if on_collapse is not None:
             try:
-                self._on_collapse(reason)
+                on_collapse(reason)
             except Exception:
                 log_callback_failure("on_collapse", self._account.name)
         let_go(items)
