@@ -92,6 +92,15 @@ class Callers:
     def statistics(self) -> GateStatistics:
         return self.gate.statistics()
 
+    @contextmanager
+    def nobody_wakes(self) -> Iterator[None]:
+        """Let nobody who waits notice within the block what became of it."""
+        admission = self.gate._admission
+        admission._wake = lambda: None  # type: ignore[method-assign]
+        yield
+        del admission._wake
+        admission.pump()
+
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something that other threads bring about."""
         pause = threading.Event()

@@ -174,6 +174,22 @@ def test_oversized_is_refused_at_once_where_that_was_chosen(make: Make) -> None:
         callers.start(11).result()
 
 
+def test_who_was_refused_while_waiting_does_not_come_in_when_the_rule_is_taken_back(make: Make) -> None:
+    """Before it noticed: it holds nothing, and its bytes are not in the books."""
+    callers = make(capacity=10)
+    inside = callers.start(1)
+    oversized = callers.start(11)
+
+    with callers.nobody_wakes():
+        callers.gate.reconfigure(oversized="refuse")
+        callers.gate.reconfigure(oversized="alone")
+
+    with pytest.raises(QuotaExceeded, match="a weight of 11 B was refused at gate 'gate' while it waited"):
+        oversized.result()
+    assert callers.gate.account.used == 1
+    inside.release()
+
+
 @pytest.mark.parametrize("weight", [0, -1, 1.5, True, "8M", 2**62 + 1])
 def test_a_weight_that_is_no_size_is_refused(make: Make, weight: Any) -> None:
     """F37: weight 0, negative, a float."""

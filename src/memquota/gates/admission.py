@@ -90,11 +90,8 @@ class Admission(Moves):
         node = self.holding.node
         if node.ended is not None:
             raise closed_error(node)
-        assert self.root.scope is not None
-        bound = self.root.scope.limits.bound
-        if line.refuse_oversized and line.oversized(permit.weight, bound):
-            if line.capacity is not None:
-                bound = min(bound, line.capacity)
+        bound = self._bound()
+        if line.refuse_oversized and permit.weight > bound:
             raise QuotaExceeded(
                 self.account.name,
                 permit.weight,
@@ -105,11 +102,16 @@ class Admission(Moves):
                 f"which has {size_text(bound)}",
             )
 
+    def _bound(self) -> int:
+        """A greater weight is oversized."""
+        assert self.root.scope is not None
+        bound = self.root.scope.limits.bound
+        return bound if self.line.capacity is None else min(bound, self.line.capacity)
+
     def _full(self, permit: Permit) -> QuotaExceeded:
         line = self.line
         text = f"gate {self.account.name!r} is full: {line.inside} inside"
-        bound = line.capacity if line.capacity is not None else self.account.tracker.limit
-        return QuotaExceeded(self.account.name, permit.weight, line.held, bound, (), text)
+        return QuotaExceeded(self.account.name, permit.weight, line.held, self._bound(), (), text)
 
     def reconfigure(
         self,
@@ -190,6 +192,8 @@ class Admission(Moves):
         self.called.pop(permit, None)
         if permit.state is not _INSIDE:
             self.check(permit)
+            text = f"a weight of {size_text(permit.weight)} was refused at gate {self.account.name!r} while it waited"
+            raise QuotaExceeded(self.account.name, permit.weight, self.line.held, self._bound(), (), text)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
