@@ -166,6 +166,22 @@ def test_oversized_waits_until_nobody_is_inside_and_runs_alone(make: Make) -> No
     after.release()
 
 
+def test_oversized_for_the_capacity_takes_no_room_from_others(make: Make, tracker: Tracker) -> None:
+    """F37: it waits for room in the tracker, and no round makes it, where nobody asked for one."""
+    callers = make(capacity=10)
+    data = tracker.new_account("data")
+    data.claim(64 * MIB - 5)
+    oversized = callers.start(11)
+    assert not oversized.finished.is_set()
+
+    data.release(6)
+    oversized.result()
+
+    assert not data.closed
+    assert tracker.used == 64 * MIB
+    oversized.release()
+
+
 def test_oversized_is_refused_at_once_where_that_was_chosen(make: Make) -> None:
     """F37: a weight above the capacity is refused."""
     callers = make(capacity=10, oversized="refuse")

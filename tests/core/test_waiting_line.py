@@ -63,6 +63,12 @@ class LineMachine(RuleBasedStateMachine):
         else:
             held = sum(before.values()) + ticket.weight
             assert line.capacity is None or held <= line.capacity
+        room, bound = self.outside.room, self.outside.bound
+        if self.outside.closed is None and ticket.weight and room is not None:
+            booked = sum(self.books.values()) + sum(weight for t, weight in before.items() if t not in self.books)
+            kept = sum(other.reserved for other in self.waiting)
+            fits = booked + ticket.weight + kept <= room
+            assert fits or (bound is not None and ticket.weight > bound)
         assert line.max_concurrent is None or len(before) < line.max_concurrent
 
     @rule(target=tickets, weight=WEIGHTS, priority=st.integers(-1, 1))
@@ -165,7 +171,7 @@ class LineMachine(RuleBasedStateMachine):
             reserved = sum(ticket.reserved for ticket in self.waiting) - first.reserved
             assert room is not None
             assert first.weight + reserved > room
-            assert not self.is_oversized(first.weight)
+            assert self.outside.bound is None or first.weight <= self.outside.bound
 
 
 TestWaitingLine = LineMachine.TestCase
@@ -211,6 +217,17 @@ def test_one_who_is_stuck_goes_in_alone() -> None:
     assert line.admit(stuck) is first
     assert line.admit(stuck) is None
     assert line.place(second) == 0
+
+
+def test_oversized_for_the_gate_alone_waits_for_room_outside_too() -> None:
+    line = line_of(Ticket(11), Ticket(21), capacity=10)
+    first, second = line
+
+    assert line.admit(Outside(room=10, bound=20)) is None
+    assert line.admit(Outside(room=11, bound=20)) is first
+    assert line.admit(Outside(room=20, bound=20)) is None  # somebody is inside
+    line.back_out(first)
+    assert line.admit(Outside(room=0, bound=20)) is second  # there will never be more
 
 
 def test_who_gave_up_is_forgotten_however_long_the_first_one_waits() -> None:

@@ -88,7 +88,7 @@ class WaitingLine(Generic[T]):
     """The line before a gate: strictly by priority, then first come first served. Nobody overtakes.
 
     A weight above the capacity (or above `Outside.bound`) is oversized: it waits for its turn, then until nobody is
-    inside, and runs alone; or it is refused.
+    inside, and runs alone; or it is refused. One above the capacity alone waits for room outside like everybody else.
 
     Args:
         capacity: Bytes that may be inside at once; None: any number.
@@ -180,8 +180,11 @@ class WaitingLine(Generic[T]):
         if self.max_concurrent is not None and self.inside >= self.max_concurrent:
             return False
         if self.oversized(weight, outside.bound):
-            return not self.inside
-        if self.capacity is not None and self.held + weight > self.capacity:
+            if self.inside:
+                return False
+            if outside.bound is not None and weight > outside.bound:  # there will never be room for it
+                return True
+        elif self.capacity is not None and self.held + weight > self.capacity:
             return False
         return not weight or outside.room is None or weight + self.promised + self.reserved - reserved <= outside.room
 

@@ -49,7 +49,8 @@ class Gate(Handle):
         on_full: "wait"; "reclaim": ask the tracker to make room from older data, up to what is missing, then wait;
             "refuse": raise QuotaExceeded.
         oversized: What happens to a weight above the capacity or the tracker's limit: "alone": it waits until nobody is
-            inside and runs alone; "refuse": QuotaExceeded at once.
+            inside and runs alone, and one above the capacity only for room in the tracker as well; "refuse":
+            QuotaExceeded at once.
         account: Where weights are claimed; None: an account of the gate's own. Kept open.
 
     Raises:
