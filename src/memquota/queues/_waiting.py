@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from asyncio import AbstractEventLoop, Future, current_task
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from anyio import Event, get_cancelled_exc_class
 
 from memquota._loops import Loop, current_loop
 
 __all__ = ["Line", "Waiter"]
+
+# The loop that this thread runs, or None: what anyio and sniffio ask, too.
+_running_loop: Final = asyncio._get_running_loop
 
 
 class Waiter:
@@ -24,45 +29,119 @@ class Waiter:
         taken: Whether that was taken: then it has nothing to wait for any more.
     """
 
-    __slots__ = ("_event", "_loop", "_thread", "offer", "taken", "who")
+    __slots__ = ("_process", "_thread", "offer", "taken", "who")
+
+    #: Stands for this process: another object in a child process, where nobody waits any more who did before.
+    here: ClassVar[object] = object()
 
     def __init__(self, who: object, offer: Any) -> None:
         self.who = who
         self.offer = offer
         self.taken = False
-        self._event = Event()
-        self._loop: Loop = current_loop()
         self._thread = get_ident()
+        self._process = Waiter.here
 
     @property
     def lost(self) -> bool:
-        """Whether its loop is closed, so that it will never run again."""
-        return self._loop.closed
+        """Whether it will never run again: its loop is closed, or is another process's."""
+        return self._process is not Waiter.here or self._loop_is_closed()
 
     def wake(self) -> None:
-        """Let it look again. Any thread."""
+        """Let it look again, in a moment. For a task of its loop, or a thread without one."""
         if self._thread == get_ident():
             try:
-                self._event.set()
+                self._set()
                 return
             except RuntimeError:  # another loop runs in this thread now
                 pass
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Let it look again, also where its loop sleeps. From any thread, and from signal handlers."""
+        raise NotImplementedError
+
+    async def sleep(self) -> None:
+        """Wait to be woken."""
+        raise NotImplementedError
+
+    def _loop_is_closed(self) -> bool:
+        raise NotImplementedError
+
+    def _set(self) -> None:
+        raise NotImplementedError
+
+
+class _AsyncioWaiter(Waiter):
+    """Waits by a future, without what anyio puts around it."""
+
+    __slots__ = ("_future", "_loop", "_woken")
+
+    def __init__(self, loop: AbstractEventLoop, who: object, offer: Any) -> None:
+        super().__init__(who, offer)
+        self._loop = loop
+        self._future: Future[None] | None = None
+        self._woken = False
+
+    def _loop_is_closed(self) -> bool:
+        return self._loop.is_closed()
+
+    def rouse(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._set)
+        except RuntimeError:  # it is closed
+            pass
+
+    def _set(self) -> None:
+        self._woken = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def sleep(self) -> None:
+        future = self._future = self._loop.create_future()
+        if not self._woken:
+            await future
+        self._woken = False
+
+
+class _EventWaiter(Waiter):
+    """Waits by an event of anyio's: in trio."""
+
+    __slots__ = ("_event", "_loop")
+
+    def __init__(self, who: object, offer: Any) -> None:
+        super().__init__(who, offer)
+        self._loop: Loop = current_loop()
+        self._event = Event()
+
+    def _loop_is_closed(self) -> bool:
+        return self._loop.closed
+
+    def rouse(self) -> None:
         self._loop.call_soon(self._set)
 
     def _set(self) -> None:
         self._event.set()
 
     async def sleep(self) -> None:
-        """Wait to be woken."""
         await self._event.wait()
         self._event = Event()
+
+
+def _waiter(who: object, offer: Any) -> Waiter:
+    """One for the calling task."""
+    loop = _running_loop()
+    # A loop of trio may be a guest in one of asyncio: its tasks are none of asyncio's.
+    if loop is not None and current_task(loop) is not None:
+        return _AsyncioWaiter(loop, who, offer)
+    return _EventWaiter(who, offer)
 
 
 class Line:
     """Tasks that wait for the same thing. Nobody is handed anything: who is first and finds that he may go, goes.
 
     So a task that is cancelled, even in the moment in which it was woken, has taken nothing with it. A waiter whose
-    loop was closed leaves when the next one looks.
+    loop was closed, or is that of the process that this one was forked from, leaves when somebody looks for the first.
     """
 
     __slots__ = ("waiters",)
@@ -71,7 +150,7 @@ class Line:
         self.waiters: deque[Waiter] = deque()
 
     def __len__(self) -> int:
-        return len(self.waiters)
+        return sum(not waiter.lost for waiter in tuple(self.waiters))
 
     async def turn(
         self,
@@ -100,7 +179,7 @@ class Line:
             The place is given up and the next one is woken. Once the offer was taken there is nothing left to cancel:
             the cancellation strikes at the task's next wait.
         """
-        waiter = Waiter(who, offer)
+        waiter = _waiter(who, offer)
         if first:
             self.waiters.appendleft(waiter)
         else:
@@ -112,6 +191,8 @@ class Line:
                 if self.first() is waiter and may_go():
                     break
                 await waiter.sleep()
+        except GeneratorExit:  # no loop runs it any more
+            raise
         except BaseException as error:
             if not (waiter.taken and isinstance(error, get_cancelled_exc_class())):
                 raise
@@ -144,9 +225,9 @@ class Line:
             waiter.wake()
 
     def wake_all(self) -> None:
-        """Let everybody look again. Any thread."""
+        """Let everybody look again. Any thread, and signal handlers."""
         for waiter in tuple(self.waiters):
-            waiter.wake()
+            waiter.rouse()
 
 
 def _put_off(error: BaseException) -> None:
@@ -170,3 +251,11 @@ def _put_off(error: BaseException) -> None:
             task.cancel(*error.args)
 
     asyncio.get_running_loop().call_soon(again)
+
+
+def _in_child_process() -> None:
+    Waiter.here = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child_process)

@@ -97,7 +97,7 @@ class Stream(TaskBuffer[T]):
         super().__init__(account, max_items, *options)
 
     def _fits(self, cost: int) -> bool:
-        return super()._fits(cost) or (len(self._items) < len(self._getters.waiters) and self._has_bytes_for(cost))
+        return super()._fits(cost) or (len(self._items) < len(self._getters) and self._has_bytes_for(cost))
 
     def _lets_nothing_in(self) -> bool:
         return not self._receivers

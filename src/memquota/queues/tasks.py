@@ -51,7 +51,7 @@ class TaskBuffer(Buffer[T]):
         """Put where something has to be looked at first, or where credit is short. False: it has to wait."""
         self._check_put()
         self._check_cost(cost)
-        return not self._putters.waiters and self._fits(cost) and self._take_in(item, cost)
+        return self._putters.first() is None and self._fits(cost) and self._take_in(item, cost)
 
     def _take_in(self, item: T, cost: int) -> bool:
         """Take in an item that may go in, and wake who waits for it. False: it may not any more."""
