@@ -192,6 +192,28 @@ async def test_join_waits_until_everything_is_done(make: Make) -> None:
     assert [joiner.results for joiner in joiners] == [[None], [None]]
 
 
+async def test_a_join_ends_when_everything_was_done_though_more_came_in_at_once(make: Make) -> None:
+    made = make()
+    made.put_nowait(1)
+    joiners = [Task(), Task()]
+    async with anyio.create_task_group() as tasks:
+        for joiner in joiners:
+            tasks.start_soon(joiner.run, made.join)
+        await settled()
+
+        made.get_nowait()
+        made.task_done()
+        made.put_nowait(2)  # before any of them runs
+        await settled()
+
+        assert [joiner.results for joiner in joiners] == [[None], [None]]
+        late = Task()
+        tasks.start_soon(late.run, made.join)
+        await settled()
+        assert late.waits
+        made.task_done()
+
+
 async def test_more_done_than_there_was_is_an_error(make: Make) -> None:
     made = make()
     with pytest.raises(ValueError, match="called too many times"):

@@ -115,7 +115,7 @@ class AsyncQueue(TaskBuffer[T]):
         held.
     """
 
-    __slots__ = ("_joiners", "_maxsize", "_shut_down")
+    __slots__ = ("_joiners", "_last_end", "_maxsize", "_shut_down")
 
     def __init__(
         self,
@@ -131,6 +131,8 @@ class AsyncQueue(TaskBuffer[T]):
         bound = queue_bound(maxsize)
         self._maxsize = maxsize
         self._joiners = Line()
+        # Stands for the last moment in which everything was done: who joined before has nothing to wait for any more.
+        self._last_end = object()
         self._shut_down = False
         super().__init__(account, bound, max_bytes, cost, on_reclaim, on_drop, on_collapse)
 
@@ -249,7 +251,7 @@ class AsyncQueue(TaskBuffer[T]):
             raise ValueError("task_done() called too many times")
         self._unfinished -= 1
         if not self._left_to_do():
-            self._joiners.wake_all()
+            self._all_done()
 
     async def join(self) -> None:
         """Wait until every item was got and done with; what was dropped counts as done.
@@ -258,7 +260,12 @@ class AsyncQueue(TaskBuffer[T]):
             MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
         """
         if self._left_to_do():
-            await self._joiners.turn(lambda: not self._left_to_do(), self._check_over, self._adjust)
+            last_end = self._last_end
+            await self._joiners.turn(lambda: self._last_end is not last_end, self._check_over, self._adjust)
+
+    def _all_done(self) -> None:
+        self._last_end = object()
+        self._joiners.wake_all()
 
     def shutdown(self, immediate: bool = False) -> None:
         """Let nothing in any more; getters get what is inside, then QueueShutDown; immediately: that goes, too."""
@@ -270,7 +277,10 @@ class AsyncQueue(TaskBuffer[T]):
 
     def _wake_everybody(self) -> None:
         super()._wake_everybody()
-        self._joiners.wake_all()
+        if self._left_to_do():
+            self._joiners.wake_all()
+        else:
+            self._all_done()
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
