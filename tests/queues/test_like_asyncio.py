@@ -340,6 +340,23 @@ async def test_what_is_dropped_counts_as_done_and_ends_a_join() -> None:
     assert joiner.results == [None]
 
 
+async def test_an_immediate_shutdown_in_the_middle_of_a_move_ends_a_join() -> None:
+    """F43: as a signal handler brings it about; a thread gives up what is inside when the books are free."""
+    made = ours()
+    made.put_nowait(1)
+    joiner = Task()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(joiner.run, made.join)
+        await settled()
+
+        made._books.enter(lambda: made.shutdown(immediate=True))
+
+        with anyio.fail_after(30):
+            while joiner.waits:
+                await settled()
+    assert joiner.results == [None]
+
+
 @pytest.mark.parametrize(
     ("end", "error"),
     [

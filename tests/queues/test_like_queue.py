@@ -325,6 +325,17 @@ def test_what_is_dropped_ends_a_join_where_nobody_is_at_work() -> None:
     joiner.result()
 
 
+def test_an_immediate_shutdown_in_the_middle_of_a_move_ends_a_join() -> None:
+    """F43: as a signal handler brings it about; a thread gives up what is inside when the books are free."""
+    made = ours()
+    made.put(1)
+    joiner = begun(made.join, waiting=waits_at(made, "join"))
+
+    made._books.enter(lambda: made.shutdown(immediate=True))
+
+    joiner.result()
+
+
 def test_what_was_said_to_be_done_and_is_dropped_then_keeps_nobody_waiting() -> None:
     tracker = Tracker(100_000)
     made = Queue[bytes](tracker.new_account(), on_reclaim="drop_oldest")

@@ -319,13 +319,14 @@ class Buffer(Handle, Generic[T]):
         self._wake_everybody()
 
     def _give_up(self) -> None:
-        """Give up what is inside, which counts as done. Only when nothing can come in any more."""
+        """Give up what is inside, which counts as done, and tell who waits. Only when nothing can come in any more."""
         gone: list[deque[Entry]] = [deque()]
         try:
             self._books.enter(self._take_all, gone)
         except UsageError:  # a signal handler or a finalizer in the middle of a move of this very thread
             in_thread(self._give_up)
             return
+        self._wake_everybody()
         let_go(gone.pop())
 
     def _take_all(self, gone: list[deque[Entry]]) -> None:

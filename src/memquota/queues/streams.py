@@ -133,8 +133,8 @@ class Stream(TaskBuffer[T]):
         self._getters.wake_all()
         if not self._receivers:
             self._limit, self._bounded = 0, True
-            self._give_up()
             self._putters.wake_all()
+            self._give_up()
             self._close_if_unused()
 
     def _close_if_unused(self) -> None:

@@ -271,9 +271,9 @@ class AsyncQueue(TaskBuffer[T]):
         """Let nothing in any more; getters get what is inside, then QueueShutDown; immediately: that goes, too."""
         self._shut_down = True
         self._adjust()
+        self._wake_everybody()
         if immediate:
             self._give_up()
-        self._wake_everybody()
 
     def _wake_everybody(self) -> None:
         super()._wake_everybody()

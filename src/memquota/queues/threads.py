@@ -308,9 +308,9 @@ class Queue(Buffer[T]):
         with self._lock:
             self._is_shutdown = True
             self._adjust()
+        self._wake_everybody()
         if immediate:
             self._give_up()
-        self._wake_everybody()
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
