@@ -8,10 +8,11 @@ from functools import partial
 
 import pytest
 
-from memquota import ReclaimRequest, UsageError
+from memquota import Queue, ReclaimRequest, ShutDown, Tracker, UsageError
 from memquota.reclaimers import _loop
 from memquota.testing import assert_books_balance
 from tests.concurrency.interrupts import every_interrupt
+from tests.concurrency.support import InThread
 from tests.queues.points import at_every_point
 from tests.queues.worlds import COST, KINDS, World
 from tests.support.watchdog import run_isolated
@@ -164,3 +165,51 @@ def run_nested() -> None:
 def test_a_finalizer_or_signal_handler_may_use_the_queue_at_any_point(kind: str, how_many: str) -> None:
     """F43: without a deadlock; nothing is lost, and what is claimed is what is inside."""
     run_isolated(run_nested, timeout=_TIMEOUT[how_many], env={"KIND": kind, "POINTS": how_many})
+
+
+# --- calls in the middle of a move, while another thread has the lock of the queue and waits for the books -----------
+
+MEANWHILE: dict[str, Callable[[Queue[int]], object]] = {
+    "shutdown": Queue.shutdown,
+    "shutdown at once": lambda queue: queue.shutdown(immediate=True),
+    "task_done": Queue.task_done,
+    "maxsize": lambda queue: setattr(queue, "maxsize", 3),
+    "join": Queue.join,
+    "put": lambda queue: queue.put(3),
+    "get": Queue.get,
+}
+
+
+def _meanwhile() -> None:
+    tracker = Tracker(100_000, strict=True)
+    queue: Queue[int] = Queue(tracker.new_account())
+    queue.put(1)
+    putters: list[InThread[None]] = []
+
+    def move() -> None:
+        putters.append(InThread(queue.put, 2))
+        while queue._lock.acquire(blocking=False):  # it has the lock when it waits for the books
+            queue._lock.release()
+        MEANWHILE[os.environ["CALL"]](queue)
+
+    try:
+        tracker._books.enter(move)
+    except UsageError as error:
+        print(error)
+    try:
+        putters[0].result()
+    except ShutDown as error:
+        print(type(error).__name__)
+    print(queue.is_shutdown)
+
+
+@pytest.mark.parametrize("call", MEANWHILE)
+def test_whoever_is_inside_the_books_never_waits_for_the_lock_of_a_queue(call: str) -> None:
+    """F43: a signal handler or finalizer; the other thread would wait for it."""
+    done = run_isolated(_meanwhile, env={"CALL": call})
+
+    if call.startswith("shutdown"):
+        assert done.stdout == "ShutDown\nTrue\n"
+    else:
+        assert "in the middle of a move" in done.stdout
+        assert done.stdout.endswith("\nFalse\n")

@@ -12,6 +12,7 @@ from memquota._core.events import CloseReason
 from memquota.account import Account
 from memquota.clock import monotonic
 from memquota.errors import MemoryQuotaError, UsageError
+from memquota.queues._freeing import in_thread
 from memquota.queues._thread_lines import ThreadLines
 from memquota.queues.bounds import queue_bound
 from memquota.queues.buffer import Buffer, OnReclaim, raised_here
@@ -44,8 +45,8 @@ class Queue(Buffer[T]):
 
     Threads:
         Any. Those who wait are served first come first served. Signal handlers and finalizers may use it without
-        waiting; in the middle of a move of the tracker's books by their own thread, UsageError refuses that. In a
-        child process after `fork` the queue is as it was, and nobody waits.
+        waiting; in the middle of a move of the tracker's books by their own thread, UsageError refuses all but
+        `shutdown` and questions. In a child process after `fork` the queue is as it was, and nobody waits.
 
     Callbacks:
         `cost` is called by `put`; `on_drop` and `on_collapse` by whoever runs the round. No lock is held.
@@ -174,9 +175,16 @@ class Queue(Buffer[T]):
         if self._is_shutdown:
             raise ShutDown
 
+    def _is_inside(self) -> bool:
+        """Whether this thread is inside the books: a signal handler or a finalizer in the middle of a move.
+
+        It must not wait for the queue's lock: its holder may be waiting for the books.
+        """
+        books = self._books
+        return books._inside and bool(books._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks
+
     def _refuse_inside(self) -> None:
-        """Whoever is inside the books must not wait for the queue's lock: its holder may be waiting for the books."""
-        if self._books._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+        if self._is_inside():
             raise UsageError("called in the middle of a move of this very thread, by a signal handler or a finalizer")
 
     # --- getting ------------------------------------------------------------------------------------------------------
@@ -278,6 +286,7 @@ class Queue(Buffer[T]):
         Raises:
             ValueError: Called more often than there were items.
         """
+        self._refuse_inside()
         with self._lock:
             if self.unfinished_tasks <= 0:
                 raise ValueError("task_done() called too many times")
@@ -292,6 +301,7 @@ class Queue(Buffer[T]):
         Raises:
             MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
         """
+        self._refuse_inside()
         with self._lock:
             if self.unfinished_tasks:
                 self._lines.turn(
@@ -304,10 +314,12 @@ class Queue(Buffer[T]):
         return self._is_shutdown
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Let nothing in any more; getters get what is inside, then ShutDown. Immediately: that is given up, too."""
-        with self._lock:
-            self._is_shutdown = True
-            self._adjust()
+        """Let nothing in any more; getters get what is inside, then ShutDown. Immediately: that is given up, too.
+
+        Signal handlers and finalizers may call it at any moment.
+        """
+        self._is_shutdown = True
+        self._adjust()
         self._wake_everybody()
         if immediate:
             self._give_up()
@@ -322,6 +334,7 @@ class Queue(Buffer[T]):
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
         bound = queue_bound(maxsize)
+        self._refuse_inside()
         with self._lock:
             self._maxsize = maxsize
             self._max_items = bound
@@ -359,7 +372,10 @@ class Queue(Buffer[T]):
         return bool(self._putters)
 
     def _wake_everybody(self) -> None:
-        self._lines.wake_everybody()
+        if self._is_inside():
+            in_thread(self._lines.wake_everybody)
+        else:
+            self._lines.wake_everybody()
 
     def _after_fork(self) -> None:
         """In a child process: only the thread that forked goes on, and others may have been in the middle."""
