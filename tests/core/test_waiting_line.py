@@ -160,6 +160,7 @@ class LineMachine(RuleBasedStateMachine):
         check_line(self.line, list(self.inside.values()), promised)
         assert self.granted - self.returned == len(self.inside) == self.line.inside
         assert list(self.line) == self.waiting
+        assert [self.line.place(ticket) for ticket in self.waiting] == list(range(len(self.waiting)))
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
