@@ -195,6 +195,8 @@ def run(
                 raise AssertionError("waits for an ask that nobody made")
             case RoundEnded():
                 return step
+            case _:
+                raise AssertionError(f"{step!r} is no step")
         if check:
             check_books(one._ledger)
     raise AssertionError("the round does not end")
