@@ -128,26 +128,31 @@ class Books:
 
     def enter_quietly(self, action: Callable[[*Ts], R], *args: *Ts) -> R:
         """The same without carrying anything out: for who holds a lock of his own, and calls `deliver` after it."""
-        with self._lock:  # the interpreter handles signals neither between these lines ...
-            if self._inside:
-                raise UsageError(
-                    "called in the middle of a move of this very thread, by a signal handler or a finalizer"
-                )
-            self._inside = True
-            try:
-                if self._torn:
-                    rebuild(self.ledger)
-                    self._torn = False
-                if self.notes or self._dropped or self.ledger.debris:
-                    self._drain()
-                return action(*args)
-            except BaseException as error:
-                self._torn = True
-                if _is_refusal(error):
-                    self._torn = False
-                raise
-            finally:
-                self._inside = False  # ... nor between these: the lock is never left held
+        try:
+            with self._lock:  # the interpreter handles signals neither between these lines ...
+                if self._inside:
+                    raise UsageError(
+                        "called in the middle of a move of this very thread, by a signal handler or a finalizer"
+                    )
+                self._inside = True
+                try:
+                    if self._torn:
+                        rebuild(self.ledger)
+                        self._torn = False
+                    if self.notes or self._dropped or self.ledger.debris:
+                        self._drain()
+                    return action(*args)
+                except BaseException as error:
+                    self._torn = True
+                    if _is_refusal(error):
+                        self._torn = False
+                    raise
+                finally:
+                    self._inside = False  # ... nor between these: the lock is never left held
+        except MemoryError:
+            if self._lock._is_owned() and not self._inside:  # type: ignore[attr-defined]
+                self._lock.release()  # to leave the block takes memory too: without, nobody does
+            raise
 
     def soon(self, action: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run an action on the ledger: now, or when whoever is inside leaves. Never waits for this thread itself.

@@ -15,28 +15,34 @@ from tests.gates.support import until
 
 BACKEND = os.environ.get("BACKEND", "asyncio")
 
-CAPACITY = 100
+#: In bytes. Larger than the numbers that the interpreter has ready: sums of them take memory of their own.
+KB = 1000
+CAPACITY = 100 * KB
 SLOTS = 3
 
 
 class World:
-    """A gate with two inside, of 30 and of 50 bytes, and threads in the line where they are asked for."""
+    """A gate with two inside, of 30 and of 50 kB, and threads in the line where they are asked for."""
 
     def __init__(self, *weights: int | None, slots: int = SLOTS) -> None:
-        self.tracker = Tracker(10_000)
+        self.tracker = Tracker(10_000 * KB)
         self.account = self.tracker.new_account("mine")
         self.gate = Gate(self.tracker, capacity=CAPACITY, max_concurrent=slots, account=self.account)
         self.admission = self.gate._admission
         self.async_gate = AsyncGate(sharing=self.gate)
-        self.permits: list[Permit] = [self.gate.acquire(30), self.gate.acquire(50)]
+        self.permits: list[Permit] = [self.gate.acquire(30 * KB), self.gate.acquire(50 * KB)]
         self.weights = weights
         self.waiting: list[InThread[Permit]] = []
         for number, weight in enumerate(weights):
-            self.waiting.append(InThread(partial(self.gate.acquire, weight)))
+            self.line_up(weight)
             until(lambda number=number: len(self.admission.line) == number + 1)  # type: ignore[misc]
         self.closes = False
         # What a call that was interrupted wanted to make of a permit.
         self.adjusted: dict[Permit, int] = {}
+
+    def line_up(self, weight: int | None) -> None:
+        """Another thread that waits."""
+        self.waiting.append(InThread(partial(self.gate.acquire, weight)))
 
     def inside(self) -> list[Permit]:
         """Whose holders have their permits, and did not give them back."""
@@ -98,7 +104,7 @@ class World:
         statistics = self.gate.statistics()
         assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
         assert (self.admission.line.promised, self.admission.line.reserved, self.account.used) == (0, 0, 0)
-        assert not self.admission.called
+        assert not self.admission.guests
         assert_books_balance(self.tracker)
         if not self.account.closed:
             with self.gate.acquire(CAPACITY):
@@ -136,31 +142,31 @@ def acquire_again(world: World) -> None:
 
 @call()
 def acquire_weight(world: World) -> None:
-    with world.gate.acquire(20):
+    with world.gate.acquire(20 * KB):
         pass
 
 
 @call()
 def acquire_in_an_account(world: World) -> None:
     other = world.tracker.new_account("other")
-    with world.gate.acquire(20, account=other, priority=1):
+    with world.gate.acquire(20 * KB, account=other, priority=1):
         pass
 
 
 @call()
 def acquire_nowait(world: World) -> None:
-    world.permits.append(world.gate.acquire_nowait(20))
+    world.permits.append(world.gate.acquire_nowait(20 * KB))
 
 
 @call()
 def acquire_nowait_in_vain(world: World) -> None:
     try:
-        world.gate.acquire_nowait(21)
+        world.gate.acquire_nowait(21 * KB)
     except WouldBlock:
         pass
 
 
-@call(40)
+@call(40 * KB)
 def time_out(world: World) -> None:
     try:
         world.gate.acquire(1, timeout=0)
@@ -168,15 +174,15 @@ def time_out(world: World) -> None:
         pass
 
 
-@call(40, 10)
+@call(40 * KB, 10 * KB)
 def time_out_in_front(world: World) -> None:
     try:
-        world.gate.acquire(90, timeout=0, priority=1)
+        world.gate.acquire(90 * KB, timeout=0, priority=1)
     except TimeoutError:
         pass
 
 
-@call(40)
+@call(40 * KB)
 def wait_and_go_in(world: World) -> None:
     """The second in the line is let in while it waits, as both others leave."""
     leaving = list(world.permits)
@@ -188,18 +194,18 @@ def wait_and_go_in(world: World) -> None:
 
     original, ThreadWaiter.wait = ThreadWaiter.wait, wait  # type: ignore[method-assign, assignment]
     try:
-        with world.gate.acquire(60):
+        with world.gate.acquire(60 * KB):
             pass
     finally:
         ThreadWaiter.wait = original  # type: ignore[method-assign]
 
 
-@call(40, None, 20)
+@call(40 * KB, None, 20 * KB)
 def release(world: World) -> None:
     world.permits[1].release()
 
 
-@call(40, None)
+@call(40 * KB, None)
 def release_both(world: World) -> None:
     for permit in list(world.permits):
         permit.release()
@@ -211,35 +217,35 @@ def release_slot(world: World) -> None:
     permit.release()
 
 
-@call(40)
+@call(40 * KB)
 def adjust_down(world: World) -> None:
-    world.adjusted[world.permits[1]] = 10
-    world.permits[1].adjust(10)
+    world.adjusted[world.permits[1]] = 10 * KB
+    world.permits[1].adjust(10 * KB)
 
 
-@call(40)
+@call(40 * KB)
 def adjust_up(world: World) -> None:
-    world.adjusted[world.permits[1]] = 50
-    world.permits[1].adjust(80)
+    world.adjusted[world.permits[1]] = 50 * KB
+    world.permits[1].adjust(80 * KB)
 
 
-@call(40, 50)
+@call(40 * KB, 50 * KB)
 def widen(world: World) -> None:
-    world.gate.reconfigure(capacity=200, max_concurrent=10, on_full="wait", oversized="alone")
+    world.gate.reconfigure(capacity=200 * KB, max_concurrent=10, on_full="wait", oversized="alone")
 
 
-@call(40)
+@call(40 * KB)
 def narrow(world: World) -> None:
-    world.gate.reconfigure(capacity=40, max_concurrent=1)
+    world.gate.reconfigure(capacity=40 * KB, max_concurrent=1)
 
 
-@call(40, None)
+@call(40 * KB, None)
 def close(world: World) -> None:
     world.closes = True
     world.account.close()
 
 
-@call(40)
+@call(40 * KB)
 def look(world: World) -> None:
     world.gate.statistics()
 
@@ -257,14 +263,14 @@ def task_slot(world: World) -> None:
 
 @call()
 def task_weight(world: World) -> None:
-    anyio.run(_enter, world, 20, backend=BACKEND)
+    anyio.run(_enter, world, 20 * KB, backend=BACKEND)
 
 
-@call(40)
+@call(40 * KB)
 def task_that_waits(world: World) -> None:
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_enter, world, 60)
+            tasks.start_soon(_enter, world, 60 * KB)
             await anyio.wait_all_tasks_blocked()
             for permit in leaving:
                 permit.release()
@@ -273,11 +279,11 @@ def task_that_waits(world: World) -> None:
     anyio.run(main, backend=BACKEND)
 
 
-@call(40)
+@call(40 * KB)
 def task_that_gives_up(world: World) -> None:
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_enter, world, 60)
+            tasks.start_soon(_enter, world, 60 * KB)
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ def balanced(gate: Gate | AsyncGate, *, collect: bool = True) -> None:
     assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
     admission = gate._admission
     assert (admission.line.promised, admission.line.reserved, gate.account.used) == (0, 0, 0)
-    assert not admission.called
+    assert not admission.guests
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -1,19 +1,15 @@
 """Gates under what goes wrong: races, dead loops and threads, signals, forks, permits that are dropped."""
 
 import gc
-import importlib
 import os
 import signal
-import sys
 import threading
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from memquota import Gate, Permit, QuotaExceeded, Tracker, UsageError
+from memquota import Gate, QuotaExceeded, Tracker, UsageError
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -183,7 +179,6 @@ def test_signal_handlers_and_finalizers_may_release_in_the_middle_of_anything() 
 
 
 def _signals() -> None:
-    import signal
 
     tracker = Tracker(1_000_000)
     gate = Gate(tracker, max_concurrent=50, capacity=500_000)
@@ -255,64 +250,6 @@ def _fork() -> None:
     holder.join()
     inside.release()
     thread.join()
-
-
-def test_a_call_that_runs_out_of_memory_holds_nothing() -> None:
-    """F44: at any allocation of any call, for that one."""
-    pytest.importorskip("_testcapi", reason="no allocation can be made to fail")
-    done = run_isolated(_starve, timeout=120, check=False)
-    # 3.12 and 3.13 lose a reference where the making of a function fails, and may crash anywhere later.
-    crashed = done.returncode == -signal.SIGSEGV and sys.version_info[:2] in ((3, 12), (3, 13))
-    if done.returncode == 77 or crashed:
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
-    assert done.returncode == 0, done.stderr
-
-
-def _starve() -> None:
-    import logging
-    import sys
-
-    _testcapi: Any = importlib.import_module("_testcapi")
-    from tests.concurrency.test_memory_errors import _is_sound, _next_fails
-
-    if not _is_sound():
-        sys.exit(77)
-    logging.disable()
-    warnings.simplefilter("ignore", ResourceWarning)
-    sys.unraisablehook = lambda failure: None  # finalizers have nobody to tell
-    calls: list[Callable[[Gate, Permit], object]] = [
-        lambda gate, permit: gate.acquire().release(),
-        lambda gate, permit: gate.acquire(5).release(),
-        lambda gate, permit: gate.acquire_nowait(5).release(),
-        lambda gate, permit: permit.adjust(40),
-        lambda gate, permit: permit.adjust(1),
-        lambda gate, permit: permit.release(),
-        lambda gate, permit: gate.reconfigure(capacity=200, max_concurrent=5),
-        lambda gate, permit: gate.statistics(),
-    ]
-    for number_of_call, call in enumerate(calls):
-        number = failures = 0
-        reached = True
-        while reached:
-            gate = Gate(Tracker(1000), capacity=100, max_concurrent=3)
-            permit = gate.acquire(20)
-            failed = False
-            _testcapi.set_nomemory(number, number + 1)
-            try:
-                call(gate, permit)
-            except MemoryError:
-                failed = True
-            reached = failed or not _next_fails()
-            _testcapi.remove_mem_hooks()
-            permit.release()
-            del permit
-            try:
-                balanced(gate)
-            except AssertionError as error:
-                raise AssertionError(f"call {number_of_call}, allocation {number}") from error
-            failures += failed
-            number += 1
-        assert failures, number_of_call
 
 
 def test_ctrl_c_while_waiting_gives_up_the_place() -> None:

@@ -13,7 +13,7 @@ import trio
 
 from memquota import AccountClosed, UsageError, WouldBlock
 from tests.concurrency.interrupts import InterruptAt, _names
-from tests.gates.calls import BACKEND, CALLS, SLOTS, World, adjust_up, narrow
+from tests.gates.calls import BACKEND, CALLS, KB, SLOTS, World, adjust_up, narrow
 from tests.queues.points import ActAt
 from tests.support.watchdog import run_isolated
 
@@ -110,14 +110,14 @@ def _drop(world: World) -> None:
 
 def _acquire(world: World) -> None:
     try:
-        world.gate.acquire_nowait(5).release()
+        world.gate.acquire_nowait(5 * KB).release()
         world.permits.append(world.gate.acquire_nowait())
     except WouldBlock:
         pass
 
 
 def _reconfigure(world: World) -> None:
-    world.gate.reconfigure(capacity=120, max_concurrent=5)
+    world.gate.reconfigure(capacity=120 * KB, max_concurrent=5)
 
 
 def _close(world: World) -> None:

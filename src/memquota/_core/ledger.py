@@ -246,10 +246,11 @@ class Ledger:
             self._room(holding.node, more, more)
         if holding.node.holdings is None or holding not in holding.node.holdings:
             self.register(holding)
+        booked = holding.booked + more
         strained = self._move(holding, more, 0)
-        # Commit.
-        holding.booked += more
+        # Commit. The ticket's own place may take memory.
         ticket.booked = size
+        holding.booked = booked
         if self.root.used > self.peak:
             self.peak = self.root.used
         return strained

@@ -1,7 +1,8 @@
 """Who is admitted next: what is inside a gate, who waits, in which order. Knows no lock, clock, books or wake-ups.
 
 Each move computes first and changes things in one go after that, without a call in between: so no signal handler comes
-between, and what one raises finds everything changed or nothing.
+between, and what one raises finds everything changed or nothing. What may take memory comes first: a number, or an
+attribute that a ticket did not have before. Attributes of the line are slots, which take none.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ class Outside:
 
 OPEN: Final = Outside()
 
+# Looking up a member of an enumeration is a call, and may take memory.
+_NEW: Final = TicketState.NEW
+_WAITING: Final = TicketState.WAITING
+_INSIDE: Final = TicketState.INSIDE
+_REFUSED: Final = TicketState.REFUSED
+_GONE: Final = TicketState.GONE
+
 T = TypeVar("T", bound=Ticket)
 
 
@@ -157,7 +165,7 @@ class WaitingLine(Generic[T]):
 
     def place(self, ticket: T) -> int | None:
         """How many go before it, 0 for the next one; None when it does not wait. O(n)."""
-        if ticket.state is not TicketState.WAITING:
+        if ticket.state is not _WAITING:
             return None
         mine = -ticket.priority, ticket.number
         return sum((-other.priority, other.number) < mine for other in self._tickets.values())
@@ -193,37 +201,37 @@ class WaitingLine(Generic[T]):
 
     def arrive(self, ticket: T) -> None:
         """Put a new ticket into the line. O(log n)."""
-        assert ticket.state is TicketState.NEW
+        assert ticket.state is _NEW
         if len(self._heap) > 2 * len(self._tickets) + _STALE:
             heap = [entry for entry in self._heap if entry[1] in self._tickets]
             heapify(heap)
             self._heap = heap
-        number = self._arrived + 1
+        # Never used twice, whatever comes between: its entry may stay behind in the heap.
+        self._arrived = number = self._arrived + 1
         heappush(self._heap, (-ticket.priority, number))
+        ticket.number = number
         # Commit.
         self._tickets[number] = ticket
-        self._arrived = number
-        ticket.number = number
-        ticket.state = TicketState.WAITING
+        ticket.state = _WAITING
 
     def reserve(self, ticket: T) -> None:
         """Keep what a waiting ticket needs for it: it had others make room."""
-        if ticket.state is TicketState.WAITING:
+        if ticket.state is _WAITING:
             reserved = self.reserved + ticket.weight - ticket.reserved
-            # Commit.
-            self.reserved = reserved
+            # Commit. A ticket's own place takes memory where it is new; those of the line take none.
             ticket.reserved = ticket.weight
+            self.reserved = reserved
 
     def enter(self, ticket: T) -> None:
         """A new ticket goes in: who asks has made sure that nobody waits and that it fits."""
         weight = ticket.weight
         inside, held, promised = self.inside + 1, self.held + weight, self.promised + weight
+        ticket.promised = weight
         # Commit.
         self.inside = inside
         self.held = held
         self.promised = promised
-        ticket.promised = weight
-        ticket.state = TicketState.INSIDE
+        ticket.state = _INSIDE
 
     def admit(self, outside: Outside) -> T | None:
         """Take the next one out of the line, if it is settled for it: it went in, or is refused. O(log n)."""
@@ -231,22 +239,23 @@ class WaitingLine(Generic[T]):
         if ticket is None:
             return None
         if outside.ended or (self.refuse_oversized and self.oversized(ticket.weight, outside.bound)):
-            self._remove(ticket, TicketState.REFUSED)
+            self._remove(ticket, _REFUSED)
             return ticket
         if not self.fits(ticket.weight, outside, ticket.reserved):
             return None
         weight = ticket.weight
         inside, held, promised = self.inside + 1, self.held + weight, self.promised + weight
         reserved = self.reserved - ticket.reserved
+        ticket.promised = weight
         # Commit.
         del self._tickets[ticket.number]
         self.reserved = reserved
-        ticket.reserved = 0
+        if ticket.reserved:
+            ticket.reserved = 0
         self.inside = inside
         self.held = held
         self.promised = promised
-        ticket.promised = weight
-        ticket.state = TicketState.INSIDE
+        ticket.state = _INSIDE
         return ticket
 
     def booked(self, ticket: T) -> None:
@@ -261,7 +270,7 @@ class WaitingLine(Generic[T]):
 
         May pass the capacity: the memory is taken already.
         """
-        if ticket.state is not TicketState.INSIDE:
+        if ticket.state is not _INSIDE:
             return False
         held = self.held + actual - ticket.weight
         # Commit.
@@ -271,14 +280,14 @@ class WaitingLine(Generic[T]):
 
     def give_up(self, ticket: T) -> bool:
         """A waiting ticket leaves the line. False when it does not wait (any more): its fate is settled."""
-        if ticket.state is not TicketState.WAITING:
+        if ticket.state is not _WAITING:
             return False
-        self._remove(ticket, TicketState.GONE)
+        self._remove(ticket, _GONE)
         return True
 
     def back_out(self, ticket: T) -> bool:
         """A ticket that went in leaves with all that it took in. False when it is not inside (any more)."""
-        if ticket.state is not TicketState.INSIDE:
+        if ticket.state is not _INSIDE:
             return False
         inside, held, promised = self.inside - 1, self.held - ticket.weight, self.promised - ticket.promised
         # Commit.
@@ -286,7 +295,7 @@ class WaitingLine(Generic[T]):
         self.held = held
         self.promised = promised
         ticket.promised = 0
-        ticket.state = TicketState.GONE
+        ticket.state = _GONE
         return True
 
     def resize(self, capacity: int | Keep | None = KEEP, max_concurrent: int | Keep | None = KEEP) -> None:
@@ -307,7 +316,8 @@ class WaitingLine(Generic[T]):
         # Commit.
         del self._tickets[ticket.number]
         self.reserved = reserved
-        ticket.reserved = 0
+        if ticket.reserved:
+            ticket.reserved = 0
         ticket.state = state
 
 
@@ -329,7 +339,7 @@ def check_line(line: WaitingLine[T], inside: list[int], promised: int = 0) -> No
     keys = [(-ticket.priority, ticket.number) for ticket in waiting]
     hold(keys == sorted(set(keys)), "W4 (in order, each once)")
     hold(len(waiting) == len(line), "W4 (each has an entry)")
-    hold(all(ticket.state is TicketState.WAITING for ticket in waiting), "W4 (who is in the line waits)")
+    hold(all(ticket.state is _WAITING for ticket in waiting), "W4 (who is in the line waits)")
     hold(line.promised == promised, "W5 (what is promised is summed)")
 
 

@@ -81,8 +81,12 @@ class Admission(Moves):
                 raise self._full(permit)
         else:
             permit.waiter = waiter
-            self.move(self.line.arrive, permit)
+            self.move(self._arrive, permit)
             self.tend(permit)
+
+    def _arrive(self, permit: Permit) -> None:
+        self.guests[permit] = None
+        self.line.arrive(permit)
 
     def check(self, permit: Permit) -> None:
         """Raise if a permit can never go in, as the gate is now. Lock: not held."""
@@ -122,11 +126,14 @@ class Admission(Moves):
         refuse_oversized: bool,
     ) -> None:
         """Replace what was configured. Lock: held."""
+        readings = self.outlook.readings_by(measure)
         self.line.resize(capacity, max_concurrent)
+        # Commit.
+        self.outlook.measure = measure
+        self.outlook.readings = readings
         self.line.refuse_oversized = refuse_oversized
         self.on_full = on_full
         self.head = None  # whoever is next is told how to wait now
-        self.outlook.replace(measure)
 
     def place(self, permit: Permit) -> int | None:
         """How many go before it; None when it does not wait. Lock: not held."""
@@ -183,13 +190,15 @@ class Admission(Moves):
         need = permit.weight + line.promised + line.reserved - permit.reserved
         if outside.room >= need and not self.outlook.over:
             return None
+        demand = Demand(max(0, outside.bound - need))
+        # Commit.
         permit.paid_at = ledger.version
         line.reserve(permit)
-        return Demand(max(0, outside.bound - need))
+        return demand
 
     def arrived(self, permit: Permit) -> None:
         """Whoever waited has seen what became of it; raises if that is nothing good. Lock: not held."""
-        self.called.pop(permit, None)
+        self.guests.pop(permit, None)
         if permit.state is not _INSIDE:
             self.check(permit)
             text = f"a weight of {size_text(permit.weight)} was refused at gate {self.account.name!r} while it waited"
@@ -202,7 +211,13 @@ class Admission(Moves):
         try:
             self._release(permit)
         except BaseException:
-            self._release(permit)
+            try:
+                self._release(permit)
+            except BaseException:  # no memory, or interrupted again
+                if permit.state is _INSIDE or permit.booked:
+                    self.note(permit)
+                self.nudge()
+                raise
             raise
 
     def _release(self, permit: Permit) -> None:
@@ -217,17 +232,22 @@ class Admission(Moves):
         try:
             self.pump()
         except BaseException:
-            self.pump()
+            try:
+                self.pump()
+            except BaseException:
+                self.nudge()
+                raise
             raise
 
     def drop(self, permit: Permit) -> None:
         """A permit was dropped. For its finalizer: calls nobody, and waits for nothing but the lock."""
-        self._leave(permit)
-        if permit.booked:
-            note_return(self.books, permit)
-        head = self.head
-        if head is not None and head.waiter is not None:
-            head.waiter.wake()  # looks around
+        try:
+            self._leave(permit)
+            if permit.booked:
+                note_return(self.books, permit)
+        except MemoryError:
+            self.note(permit)  # it lives until the next move takes it out
+        self.nudge()
 
 
 _all: Final[weakref.WeakSet[Admission]] = weakref.WeakSet()

@@ -15,7 +15,7 @@ from memquota.errors import UsageError
 from memquota.gates.admission import Admission
 from memquota.gates.blocking import Gate
 from memquota.gates.booking import book
-from memquota.gates.permits import Permit, make, new, prepare
+from memquota.gates.permits import NOT_TAKEN, Permit, make, new, prepare
 from memquota.gates.readings import Provider
 from memquota.gates.setup import change, describe
 from memquota.gates.terms import GateStatistics, OnFull, Oversized
@@ -85,7 +85,7 @@ class AsyncPermit(Permit):
             self.state = _INSIDE
             try:
                 admission.spare.pop()
-            except IndexError:
+            except NOT_TAKEN:
                 self.state = _NEW
             else:
                 return self

@@ -11,7 +11,7 @@ from memquota._handles import Handle
 from memquota.account import Account
 from memquota.clock import monotonic
 from memquota.gates.booking import book
-from memquota.gates.permits import Permit, make, new, prepare
+from memquota.gates.permits import NOT_TAKEN, Permit, make, new, prepare
 from memquota.gates.readings import Provider
 from memquota.gates.setup import build, change, checked_timeout, describe
 from memquota.gates.terms import GateStatistics, OnFull, Oversized
@@ -128,7 +128,7 @@ class Gate(Handle):
             permit.state = _INSIDE
             try:
                 admission.spare.pop()
-            except IndexError:
+            except NOT_TAKEN:
                 permit.state = _NEW
             else:
                 return permit

@@ -30,9 +30,13 @@ def book(admission: Admission, permit: Permit) -> None:
     books, line = admission.books, admission.line
     try:
         strained = books.enter(_pin, books.ledger, permit, permit.weight)
-        with admission.lock:  # no call in here: nobody else of this thread comes between
-            line.promised -= permit.promised
-            permit.promised = 0
+        try:
+            with admission.lock:  # no call in here: nobody else of this thread comes between
+                line.promised -= permit.promised
+                permit.promised = 0
+        except MemoryError:
+            admission.unlock()
+            raise
         if len(line):  # who looked meanwhile saw them twice
             admission.pump()
         if strained or admission.rounds.round is not None:

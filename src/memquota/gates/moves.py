@@ -2,6 +2,9 @@
 
 What is interrupted by an exception from outside, such as Ctrl-C, is done again before the exception goes on, where
 others might wait for it. All of that may be done twice.
+
+Where memory runs out, that may fail too. Then what is left to do is noted, which takes no memory, and the next move of
+the line does it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ __all__ = ["Moves", "nothing"]
 # Looking up a member of an enumeration costs as much as a call.
 _INSIDE: Final = TicketState.INSIDE
 _GONE: Final = TicketState.GONE
+_WAITING: Final = TicketState.WAITING
+#: What says that a permit has no note: an AttributeError, or that there is no memory for it.
+_NO_NOTE: Final = (AttributeError, MemoryError)
 
 #: Whether a look at a state and its change are one step for other threads. Where not, everybody takes the lock.
 _ONE_AT_A_TIME: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
@@ -58,8 +64,9 @@ class Moves:
         self.lock = RLock()
         # Whether this thread is in the middle of a move: a signal handler or finalizer that finds it set leaves a note.
         self.busy = False
-        # Permits that were released by one who found it busy; and whether somebody wanted to look around.
-        self.notes: deque[Permit] = deque()
+        # Permits that nobody wants any more, for the next move to take out: each leads to the one noted before it. And
+        # whether somebody wanted to look around.
+        self.notes: Permit | None = None
         self.again = False
         # Whether nobody waits, nothing closes the gate and no move is under way: then the fast path may be taken.
         self.quick = True
@@ -74,8 +81,11 @@ class Moves:
         self.slots = line.max_concurrent or LARGEST_SIZE
         # Who has to look at its ticket again; to be woken with the lock free.
         self.due: deque[Permit] = deque()
-        # Let in or refused, and have not noticed yet.
-        self.called: dict[Permit, None] = {}
+        # Who came to the line and has not noticed yet what became of it: whoever is let in is found here, so letting in
+        # takes no memory.
+        self.guests: dict[Permit, None] = {}
+        # Whether somebody of them may have been let in or refused and not woken.
+        self.missed = False
         # Whether a loop was closed in which somebody waited.
         self.bereaved = False
         # Who is next, and has been told so.
@@ -87,28 +97,34 @@ class Moves:
         """Let a new permit in if there is nothing to think about. Lock: not held."""
         line = self.line
         weight = permit.weight
-        with self.lock:
-            # No call in here: so no signal handler and no finalizer comes between.
-            if (
-                self.quick
-                and self.rounds.round is None
-                and not self.strained
-                and line.inside < self.slots
-                and (
-                    not weight
-                    or (
-                        (line.capacity is None or line.held + weight <= line.capacity)
-                        and self.root.used + line.promised + weight <= self.root.scope.limits.bound  # type: ignore[union-attr]
+        try:
+            with self.lock:
+                # No call in here: so no signal handler and no finalizer comes between.
+                if (
+                    self.quick
+                    and self.rounds.round is None
+                    and not self.strained
+                    and line.inside < self.slots
+                    and (
+                        not weight
+                        or (
+                            (line.capacity is None or line.held + weight <= line.capacity)
+                            and self.root.used + line.promised + weight <= self.root.scope.limits.bound  # type: ignore[union-attr]
+                        )
                     )
-                )
-            ):
-                line.inside += 1
-                permit.state = _INSIDE
-                if weight:
-                    line.held += weight
-                    line.promised += weight
-                    permit.promised = weight
-                return True
+                ):
+                    # What takes memory comes first; the line has slots, which take none.
+                    inside = line.inside + 1
+                    if weight:
+                        held, promised = line.held + weight, line.promised + weight
+                        permit.promised = weight
+                        line.held, line.promised = held, promised
+                    line.inside = inside
+                    permit.state = _INSIDE
+                    return True
+        except MemoryError:
+            self.unlock()
+            raise
         return False
 
     # --- the line -----------------------------------------------------------------------------------------------------
@@ -120,61 +136,101 @@ class Moves:
             UsageError: This thread is in the middle of a move already; nothing was changed.
         """
         try:
-            with self.lock:
-                if self.busy:
-                    raise UsageError("a gate was used in the middle of a move of this very thread, by a signal handler")
-                self.busy = True
-                self.quick = self.swift = False
-                try:
-                    if self.spare:
-                        self._take_back_spare()
-                    result = action(*args, **kwargs)
-                    self._settle()
-                finally:
-                    self.busy = False
-            if self.due:
-                self._wake()
-            if self.books.ledger.events or self.books.notes:
-                self.books.deliver()
-            if self.notes or self.again:
-                self.pump()
-            return result
+            return self._move(action, *args, **kwargs)
+        except MemoryError:
+            self.unlock()
+            if not self._mine():
+                self.missed = True
+                self._retry()
+            raise
         except BaseException:
             if not self._mine():
-                self.due.extend(tuple(self.called))
-                self.head = None
+                self.missed = True
                 self.pump()
             raise
 
+    def _move(self, action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.lock:
+            if self.busy:
+                raise UsageError("a gate was used in the middle of a move of this very thread, by a signal handler")
+            self.busy = True
+            self.quick = self.swift = False
+            try:
+                if self.spare:
+                    self._take_back_spare()
+                result = action(*args, **kwargs)
+                self._settle()
+            finally:
+                self.busy = False
+        if self.due:
+            self._wake()
+        if self.books.ledger.events or self.books.notes:
+            self.books.deliver()
+        if self.notes is not None or self.again:
+            self.pump()
+        return result
+
+    def unlock(self) -> None:
+        """Memory ran out somewhere at the lock: leaving its block takes memory too, and does not happen without."""
+        if self._mine() and not self.busy:
+            self.lock.release()
+
+    def _retry(self) -> None:
+        """A move found no memory: perhaps there is some by now. If not, whoever is next looks around by itself."""
+        try:
+            self._move(nothing)
+        except MemoryError:
+            self.unlock()
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Have whoever is next look around. Takes no memory where it is a thread. Lock: not held."""
+        head = self.head
+        if head is not None and head.waiter is not None:
+            try:
+                head.waiter.wake()
+            except MemoryError:
+                self.missed = True
+
     def _take_back_spare(self) -> None:
+        line = self.line
         while self.spare:
-            self.line.inside -= 1
+            inside = line.inside
+            line.inside = inside - 1
             try:
                 self.spare.pop()
             except IndexError:  # somebody who found `swift` set before this move was faster
-                self.line.inside += 1
+                line.inside = inside
+            except MemoryError:  # it makes the list smaller: it is still in there
+                line.inside = inside
+                raise
 
     def _settle(self) -> None:
         line = self.line
         self.again = False
-        while self.notes:
-            self._abandon(self.notes[0])
-            self.notes.popleft()
+        while self.notes is not None:
+            permit = self.notes
+            self._abandon(permit)
+            if self.notes is permit:  # else a signal handler or finalizer left another one, and this one has to wait
+                # No call between these lines.
+                self.notes = permit.later
+                del permit.later
         if self.bereaved:
             self._bury()
         outside = self.outlook.look()
         while True:
-            permit = line.admit(outside)
-            if permit is None:
+            called = line.admit(outside)
+            if called is None:
                 break
-            # No call between these lines either: whoever was let in is always found.
-            self.called[permit] = None
-            self.due.append(permit)
+            self.due.append(called)
         head = line.first
-        if head is not self.head:
-            self.head = head
+        if head is not self.head or self.missed:
             if head is not None and self.tended:
                 self.due.append(head)
+            self.head = head
+        if self.missed:
+            self.due.extend([guest for guest in self.guests if guest.state is not _WAITING])
+            self.missed = False
         self.slots = line.max_concurrent or LARGEST_SIZE
         fits = line.capacity is None or line.held <= line.capacity
         quick = head is None and outside.closed is None and fits and not outside.ended
@@ -217,15 +273,34 @@ class Moves:
         if self.outlook.readings is not None and self.outlook.refresh():
             self.quick = self.swift = False  # the next one looks around
 
+    def note(self, permit: Permit) -> None:
+        """Have the next move take out a permit that nobody wants any more. Takes no memory, and waits for nobody."""
+        if _ONE_AT_A_TIME or self._mine():
+            self._chain(permit)
+        else:
+            with self.lock:
+                self._chain(permit)
+
+    def _chain(self, permit: Permit) -> None:
+        try:
+            permit.later  # noqa: B018  # whether it has a note already
+        except _NO_NOTE:
+            # No call in here: nobody comes between.
+            permit.later = self.notes
+            self.notes = permit
+
     def abandon(self, permit: Permit) -> None:
         """Whoever wanted it wants it no more: what it got passes on. Does nothing the second time. Lock: not held."""
-        self.move(self._abandon, permit)
+        self.note(permit)
         if permit.demand is not None:  # nobody makes room for it any more
+            permit.demand.withdrawn = True
+        self.move(nothing)
+        if permit.demand is not None:
             self.books.soon(self.rounds._withdraw, permit.demand)
 
     def _abandon(self, permit: Permit) -> None:
         # Lock: held.
-        self.called.pop(permit, None)
+        self.guests.pop(permit, None)
         if not self.line.give_up(permit):
             self.line.back_out(permit)
         if permit.booked:
@@ -237,31 +312,36 @@ class Moves:
         self.pump()
 
     def _bury(self) -> None:
-        for permit in (*self.line, *self.called):
+        for permit in tuple(self.guests):
             if permit.waiter is not None and permit.waiter.dead:
                 self._abandon(permit)
         self.bereaved = False
 
     def _leave(self, permit: Permit) -> None:
         line = self.line
-        with self.lock:
-            if self.busy:  # in this very thread
-                self.notes.append(permit)
-                return
-            # No call before the end of the block.
-            if permit.state is _INSIDE:
-                permit.state = _GONE
-                line.inside -= 1
-                line.held -= permit.weight
-                line.promised -= permit.promised
-                permit.promised = 0
+        try:
+            with self.lock:
+                if self.busy:  # in this very thread
+                    self.note(permit)
+                    return
+                # No call before the end of the block; what takes memory comes first.
+                if permit.state is _INSIDE:
+                    inside, held, promised = line.inside - 1, line.held - permit.weight, line.promised - permit.promised
+                    permit.state = _GONE
+                    line.inside = inside
+                    line.held = held
+                    line.promised = promised
+                    permit.promised = 0
+        except MemoryError:
+            self.unlock()
+            raise
 
     def after_fork(self) -> None:
         """In a child process nobody waits."""
         self.lock = RLock()
         self.busy = False
         self.due.clear()
-        self.called.clear()
+        self.guests.clear()
         while self.line.admit(_NEVER) is not None:
             pass
         self.head = None

@@ -32,13 +32,9 @@ class Outlook:
         self._seen = OPEN
         self._failing = False
 
-    def replace(self, measure: Measure) -> None:
-        """Go by another measure, which counts at once. Lock: of the gate."""
-        if measure is not self.measure:
-            readings = _readings_of(measure)
-            # Commit.
-            self.measure = measure
-            self.readings = readings
+    def readings_by(self, measure: Measure) -> Readings | None:
+        """What to go by if that is the measure: new readings where it is another one."""
+        return self.readings if measure is self.measure else _readings_of(measure)
 
     @property
     def over(self) -> bool:
@@ -69,12 +65,13 @@ class Outlook:
         bound = limits.bound
         room = bound - used
         if (seen.closed, seen.room, seen.bound, seen.stuck, seen.ended) != (closed, room, bound, stuck, ended):
+            found = Outside(closed, room, bound, stuck, ended)
             if (closed is None) != (seen.closed is None):
                 now = self.books._last_time
                 self._tell(
                     GateOpened(self.node.name, now) if closed is None else GateClosed(self.node.name, closed, now)
                 )
-            self._seen = seen = Outside(closed, room, bound, stuck, ended)
+            self._seen = seen = found
         return seen
 
     def refresh(self) -> bool:
@@ -87,12 +84,12 @@ class Outlook:
             return False
         failing = readings.failure is not None
         if failing != self._failing:
-            self._failing = failing
             name, now = self.node.name, self.books._last_time
             if readings.failure is not None:
                 self._tell(ProviderFailed(name, readings.failure, now))
             else:
                 self._tell(ProviderRecovered(name, now))
+            self._failing = failing
             self.books.deliver()
         return True
 

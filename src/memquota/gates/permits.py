@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import islice
 from types import CodeType, FrameType, TracebackType
 from typing import Final, Self, TypeVar
 
@@ -17,10 +18,12 @@ from memquota.gates.booking import adjust
 from memquota.gates.wakeups import Waiter
 from memquota.sizes import parse_size
 
-__all__ = ["Permit", "make", "new", "prepare"]
+__all__ = ["NOT_TAKEN", "Permit", "make", "new", "prepare"]
 
 _INSIDE: Final = TicketState.INSIDE
 _GONE: Final = TicketState.GONE
+#: What a slot that is not there any more raises when it is taken, or a list that has no memory to become smaller.
+NOT_TAKEN: Final = (IndexError, MemoryError)
 
 
 class Permit(Ticket, Handle):
@@ -33,6 +36,10 @@ class Permit(Ticket, Handle):
     Threads:
         `release` may be called from any thread, by signal handlers and finalizers too; `adjust` by one at a time.
     """
+
+    # A slot, so that noting it takes no memory: the permit that was noted before it; only where it is noted itself.
+    __slots__ = ("later",)
+    later: Permit | None
 
     #: How it is woken while it waits.
     waiter: Waiter | None = None
@@ -122,10 +129,9 @@ class Permit(Ticket, Handle):
                 )
 
     def _line(self) -> int:
-        for start, end, line in self._code.co_lines():
-            if start <= self._instruction < end and line is not None:
-                return line
-        return self._code.co_firstlineno
+        # Not `co_lines`: without memory CPython 3.11 crashes in there.
+        line, *_ = next(islice(self._code.co_positions(), self._instruction // 2, None), (None,))
+        return self._code.co_firstlineno if line is None else line
 
 
 P = TypeVar("P", bound=Permit)

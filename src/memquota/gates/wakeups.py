@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future, current_task
+from collections.abc import Callable
+from contextvars import Context
 from threading import TIMEOUT_MAX, Lock
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -69,7 +71,10 @@ class TaskWaiter(Waiter, Protocol):
 
 
 class Bereft(Protocol):
-    """Who wants to know when a loop is closed."""
+    """Who wants to know when a loop is closed, or finds no memory to wake somebody."""
+
+    #: Whether somebody may have been let in or refused and not woken.
+    missed: bool
 
     def lost_loop(self) -> None:
         """A loop was closed. Called by a finalizer."""
@@ -82,18 +87,21 @@ def task_waiter(bereft: Bereft) -> TaskWaiter:
     # A loop of trio may be a guest in one of asyncio: its tasks are none of asyncio's.
     if loop is not None and current_task(loop) is not None:
         _watch(loop, bereft)
-        return _InAsyncio(loop)
+        return _InAsyncio(loop, bereft)
     return _InTrio()
 
 
 class _InAsyncio:
     """A future, without what anyio puts around it: a third of the cost."""
 
-    __slots__ = ("_future", "_loop", "_woken")
+    __slots__ = ("_bereft", "_future", "_loop", "_lost", "_woken")
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    def __init__(self, loop: AbstractEventLoop, bereft: Bereft) -> None:
         self._loop = loop
+        self._bereft = bereft
         self._future: Future[None] | None = None
+        # Whom the future was to call when there was no memory for it: it is done, and has forgotten the task.
+        self._lost: list[tuple[Callable[..., object], Context]] | None = None
         self._woken = False
 
     @property
@@ -115,8 +123,23 @@ class _InAsyncio:
     def _set(self) -> None:
         self._woken = True
         future = self._future
-        if future is not None and not future.done():
-            future.set_result(None)
+        if future is None:
+            return
+        try:
+            if not future.done():
+                callbacks = future._callbacks
+                try:
+                    future.set_result(None)
+                except MemoryError:
+                    self._lost = callbacks
+                    raise
+            elif self._lost is not None:
+                for callback, context in self._lost:
+                    self._loop.call_soon(callback, future, context=context)
+                self._lost = None
+        except MemoryError:
+            self._bereft.missed = True  # the next move of the line wakes it again
+            raise
 
     async def wait(self, seconds: float | None) -> None:
         if not self._woken:

@@ -1,0 +1,313 @@
+"""F44: memory runs out at any allocation of any step of a task at a gate, or of whoever wakes it."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from memquota import AccountClosed, AsyncGate, Permit, Tracker
+from memquota._core.waiting_line import check_line
+from memquota.gates.wakeups import _InAsyncio
+from memquota.testing import assert_books_balance
+from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so
+from tests.gates.calls import BACKEND, CAPACITY, KB, SLOTS
+from tests.gates.test_memory_errors import run
+
+Steps = Generator[Any, Any, Any]
+
+
+async def settled() -> None:
+    """Let everybody run until they wait."""
+    for _ in range(12):
+        await checkpoint()
+
+
+class Driven:
+    """An awaitable that finds no memory in its step of that number."""
+
+    def __init__(self, awaitable: Awaitable[object], at: int, starving: Starving) -> None:
+        self.steps = awaitable.__await__()
+        self.at = at
+        self.starving = starving
+
+    def __await__(self) -> Steps:
+        for number in itertools.count():
+            try:
+                if number == self.at:
+                    given = self._starved()
+                    if self.starving.failed:
+                        raise MemoryError
+                else:
+                    given = self._resume()
+            except StopIteration:
+                return
+            try:
+                answer = yield given
+                self._resume = self._send(answer)  # type: ignore[method-assign]
+            except BaseException as error:
+                self._resume = self._throw(error)  # type: ignore[method-assign]
+
+    def _starved(self) -> object:
+        with self.starving:
+            return self._resume()
+        return None
+
+    def _resume(self) -> object:
+        return next(self.steps)
+
+    def _send(self, answer: object) -> Callable[[], object]:
+        return lambda: self.steps.send(answer)
+
+    def _throw(self, error: BaseException) -> Callable[[], object]:
+        return lambda: self.steps.throw(error)
+
+
+class Guest:
+    """A task that goes in and stays."""
+
+    def __init__(self, gate: AsyncGate, weight: int | None) -> None:
+        self.gate = gate
+        self.weight = weight
+        self.scope = anyio.CancelScope()
+        self.permit: Permit | None = None
+        self.done = False
+
+    async def run(self, at: int = -1, starving: Starving | None = None) -> None:
+        """Go in, without memory in one step."""
+        try:
+            with self.scope:
+                await (self._enter() if starving is None else Driven(self._enter(), at, starving))
+        except AccountClosed:
+            pass
+        except (MemoryError, SystemError) as error:
+            if not says_so(error):
+                raise
+        finally:
+            self.done = True
+
+    async def _enter(self) -> None:
+        self.permit = await self.gate.acquire(self.weight).__aenter__()
+
+
+class World:
+    """A gate with two inside, of 30 and of 50 kB, and tasks in the line where they are asked for."""
+
+    def __init__(self, tasks: TaskGroup, starving: Starving) -> None:
+        self.tasks = tasks
+        self.starving = starving
+        self.tracker = Tracker(10_000 * KB)
+        self.account = self.tracker.new_account("mine")
+        self.gate = AsyncGate(self.tracker, capacity=CAPACITY, max_concurrent=SLOTS, account=self.account)
+        self.permits: list[Permit] = [self.gate.acquire_nowait(30 * KB), self.gate.acquire_nowait(50 * KB)]
+        self.guests: list[Guest] = []
+
+    async def enters(self, weight: int | None, at: int = -1) -> Guest:
+        """Somebody goes in, or waits. Without memory in its step of that number."""
+        guest = Guest(self.gate, weight)
+        self.guests.append(guest)
+        self.tasks.start_soon(guest.run, at, None if at < 0 else self.starving)
+        await settled()
+        return guest
+
+    def inside(self) -> list[Permit]:
+        held = self.permits + [guest.permit for guest in self.guests if guest.permit is not None]
+        return [permit for permit in held if not permit.released]
+
+    async def check(self) -> None:
+        """After another move of the line with memory: who is inside is counted, nobody waits in vain."""
+        await settled()
+        gc.collect()
+        self.tracker.statistics()
+        self.gate.statistics()
+        await settled()
+        gc.collect()
+        self.gate.statistics()
+        admission = self.gate._admission
+        line = admission.line
+        assert len(line) == len(admission.guests) == sum(not guest.done for guest in self.guests), "stranded"
+        first = line.first
+        if first is not None:
+            assert not self.account.closed
+            assert line.inside >= SLOTS or line.held + first.weight > CAPACITY, "stranded"
+        first = None
+        inside = self.inside()
+        with admission.lock:
+            admission._take_back_spare()
+        check_line(line, [permit.weight for permit in inside])
+        assert self.account.closed or self.account.used == sum(permit.booked for permit in inside)
+        assert_books_balance(self.tracker)
+        for _ in range(5):
+            for permit in self.inside():
+                permit.release()
+            await settled()
+        assert all(guest.done for guest in self.guests)
+        self.permits.clear()
+        self.guests.clear()
+        inside.clear()
+        gc.collect()
+        statistics = self.gate.statistics()
+        assert (statistics.inside, statistics.held, statistics.waiting) == (0, 0, 0)
+        assert (line.promised, line.reserved, self.account.used) == (0, 0, 0)
+
+
+CASES: dict[str, Callable[[World], Awaitable[object]]] = {}
+
+
+def case(function: Callable[[World], Awaitable[object]]) -> Callable[[World], Awaitable[object]]:
+    CASES[function.__name__] = function
+    return function
+
+
+@case
+async def slot(world: World) -> None:
+    await world.enters(None, 0)
+
+
+@case
+async def weight(world: World) -> None:
+    await world.enters(20 * KB, 0)
+
+
+@case
+async def begin_to_wait(world: World) -> None:
+    await world.enters(40 * KB)
+    await world.enters(60 * KB, 0)
+    for permit in world.permits:
+        permit.release()
+
+
+@case
+async def go_on_after_waiting(world: World) -> None:
+    await world.enters(40 * KB)
+    await world.enters(60 * KB, 1)
+    for permit in world.permits:
+        permit.release()
+
+
+@case
+async def be_cancelled(world: World) -> None:
+    guest = await world.enters(40 * KB, 1)
+    await world.enters(None)
+    await world.enters(20 * KB)
+    guest.scope.cancel()
+
+
+@case
+async def release(world: World) -> None:
+    for weight in (40 * KB, None, 20 * KB):
+        await world.enters(weight)
+    with world.starving:
+        world.permits[1].release()
+
+
+@case
+async def release_both(world: World) -> None:
+    for weight in (40 * KB, None):
+        await world.enters(weight)
+    with world.starving:
+        world.permits[0].release()
+        world.permits[1].release()
+
+
+@case
+async def release_in_another_thread(world: World) -> None:
+    for weight in (40 * KB, None):
+        await world.enters(weight)
+    now, done = threading.Lock(), threading.Lock()
+    now.acquire()
+    done.acquire()
+
+    def work() -> None:
+        now.acquire()
+        with world.starving:
+            world.permits[1].release()
+        done.release()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    now.release()
+    done.acquire()
+    thread.join()
+
+
+@case
+async def be_woken_by_a_loop(world: World) -> None:
+    """The future that a task waits for finds no memory to tell the task."""
+    await world.enters(40 * KB)
+    original = _InAsyncio._set
+
+    def starved(waiter: _InAsyncio) -> None:
+        with world.starving:
+            original(waiter)
+
+    _InAsyncio._set = starved  # type: ignore[method-assign, assignment]
+    try:
+        thread = threading.Thread(target=world.permits[1].release)
+        thread.start()
+        thread.join()
+        await settled()
+    finally:
+        _InAsyncio._set = original  # type: ignore[method-assign]
+
+
+@case
+async def close(world: World) -> None:
+    for weight in (40 * KB, None):
+        await world.enters(weight)
+    with world.starving:
+        world.account.close()
+
+
+@case
+async def collect(world: World) -> None:
+    await world.enters(40 * KB)
+    with world.starving:
+        del world.permits[0]
+
+
+async def starved() -> None:
+    for name, function in CASES.items():
+        if function is be_woken_by_a_loop and BACKEND == "trio":
+            continue  # a callback that fails there ends all of trio, as an error of its own
+        failures = 0
+        for number in itertools.count():
+            reached = False
+            for stretch in (ONCE, LONG):
+                starving = Starving(number, stretch)
+                try:
+                    async with anyio.create_task_group() as tasks:
+                        world = World(tasks, starving)
+                        await function(world)
+                        await world.check()
+                        tasks.cancel_scope.cancel()
+                except BaseException as error:
+                    raise AssertionError(f"{name}, {stretch} allocations from {number} on: {error!r}") from error
+                reached |= stretch == ONCE and (starving.failed or starving.reached)
+                failures += starving.failed
+            if not reached:
+                break
+        assert failures or function is collect, name
+        print(name, number, "points,", failures, "failures")
+
+
+def run_starved() -> None:
+    if not is_sound():
+        print("unsound", flush=True)
+        os._exit(0)
+    quiet()
+    anyio.run(starved, backend=BACKEND)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_task_that_runs_out_of_memory_strands_nobody(backend: str) -> None:
+    """F44: MemoryError or success; whoever may go in is let in by the next move, also where its wake-up was lost."""
+    run(run_starved, "", BACKEND=backend)
