@@ -1,11 +1,13 @@
 """What every gate promises, whoever calls: threads, asyncio, trio, and all three in one line."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from memquota import AccountClosed, QuotaExceeded, Tracker, TrackerClosed, UsageError, WouldBlock
+from memquota.host import FixedProvider
 from memquota.testing import FakeClock
 from tests.contracts.gate_callers import KINDS, Callers, portals_of
 
@@ -28,7 +30,7 @@ def make(request: pytest.FixtureRequest, tracker: Tracker) -> Iterator[Make]:
     made: list[Callers] = []
     with portals_of(request.param) as portals:
 
-        def make_one(**options: Any) -> Callers:
+        def make_one(tracker: Tracker = tracker, **options: Any) -> Callers:
             made.append(Callers(request.param, portals, tracker, **options))
             return made[-1]
 
@@ -267,6 +269,60 @@ def test_reclaim_makes_room_from_older_data(make: Make, tracker: Tracker, clock:
     assert not newer.closed
     assert tracker.used == 50 * MIB
     permit.release()
+
+
+def test_a_round_that_was_left_after_a_slice_is_finished_by_whoever_waits(
+    make: Make, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: the next claim goes on with it, and perhaps all who would claim wait here."""
+    callers = make()
+    accounts = [tracker.new_account(f"data {number}") for number in range(8)]
+    for account in accounts:
+        account.claim(8 * MIB)
+    monkeypatch.setattr("memquota.reclaimers._loop._SLICE", -1.0)
+    newest = tracker.new_account("newest")
+    newest.claim(1)
+    assert callers.statistics().closed == "a round runs"
+    assert tracker.used > 48 * MIB
+
+    permit = callers.start(1).result()
+
+    assert [account.closed for account in accounts] == [True] * 3 + [False] * 5
+    permit.release()
+
+
+def test_a_round_that_comes_while_they_wait_and_is_left_is_finished_by_who_is_next(
+    make: Make, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: also when nobody claims any more."""
+    callers = make()
+    data, pinned = tracker.new_account("data"), callers.start("40MiB")
+    data.claim(20 * MIB)
+    line = [callers.start("8MiB"), callers.start("1MiB")]
+    monkeypatch.setattr("memquota.reclaimers._loop._SLICE", -1.0)
+
+    with suppress(AccountClosed):  # where they were faster
+        data.claim(5 * MIB)
+    pinned.release()
+
+    for caller in line:
+        caller.release()
+
+
+def test_who_is_next_runs_the_round_that_a_smaller_limit_asks_for(make: Make) -> None:
+    """P4: where rounds are inline, nobody but who claims would."""
+    provider = FixedProvider(2000)
+    with Tracker("50%") as tracker:
+        tracker.follow(provider, every=0.001)
+        callers = make(tracker=tracker)
+        data = tracker.new_account("data")
+        data.claim(990)
+        waits = callers.start(20)
+        provider.set(limit=1000)
+
+        waits.release()
+
+        assert data.closed
 
 
 def test_permits_are_never_victims(make: Make, tracker: Tracker) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission"]
 
+#: Between two slices of a round that whoever waits runs, in seconds: for its loop, and for others.
+BREATH: Final = 0.001
+
 # Looking up a member of an enumeration costs as much as a call.
 _INSIDE: Final = TicketState.INSIDE
 _GONE: Final = TicketState.GONE
@@ -160,19 +163,27 @@ class Admission(Moves):
 
     def pause(self, permit: Permit) -> float | None:
         """How long it may wait before it looks around; None: until it is woken."""
-        return READ_EVERY if permit is self.head and self.tended else None
+        if permit is not self.head or not self.attentive:
+            return None
+        return BREATH if self.rounds.round is not None and self.rounds.runner is None else READ_EVERY
 
     def tend(self, permit: Permit) -> None:
-        """Whoever waits first looks around: at the provider, and whether memory should be asked for. Lock: not held."""
+        """Whoever waits first looks around: at the provider, and whether memory should be asked for. Lock: not held.
+
+        It would claim if it could: so a round that is due, or was left after a slice, is as much its business as that
+        of whoever claims next. Perhaps everybody waits here, and nobody ever does.
+        """
         if permit is not self.head:
             return
         self.pump()
-        if self.on_full == "reclaim" and permit.state is _WAITING:
+        if permit.state is not _WAITING:
+            return
+        if self.on_full == "reclaim":
             demand = self.move(self._payment, permit)
             if demand is not None:
                 permit.demand = demand
                 self.rounds.demands.append(demand)
-            self.rounds.relieve(None)
+        self.rounds.relieve(None)
 
     def _payment(self, permit: Permit) -> Demand | None:
         """What has to be asked for so that it can go in; kept for it from then on."""

@@ -58,8 +58,8 @@ class Gate(Handle):
         TrackerClosed: The tracker is closed.
 
     Threads:
-        Any. In a forked child nobody waits in the line; permits that other threads held stay inside there, as nobody is
-        left to release them.
+        Any. Who waits first runs a round that is due, as one who claims does. In a forked child nobody waits in the
+        line; permits that other threads held stay inside there, as nobody is left to release them.
     """
 
     __slots__ = ("__weakref__", "_admission")

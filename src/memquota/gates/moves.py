@@ -88,8 +88,9 @@ class Moves:
         self.missed = False
         # Whether a loop was closed in which somebody waited.
         self.bereaved = False
-        # Who is next, and has been told so.
+        # Who is next, and has been told so; and whether it was told to look around from time to time.
         self.head: Permit | None = None
+        self.attentive = False
 
     # --- the fast path ------------------------------------------------------------------------------------------------
 
@@ -224,10 +225,13 @@ class Moves:
                 break
             self.due.append(called)
         head = line.first
-        if head is not self.head or self.missed:
-            if head is not None and self.tended:
-                self.due.append(head)
-            self.head = head
+        attentive = head is not None and (
+            self.outlook.readings is not None or self.on_full == "reclaim" or outside.closed is not None
+        )
+        if head is not None and attentive and (self.missed or not (head is self.head and self.attentive)):
+            self.due.append(head)
+        self.head = head
+        self.attentive = attentive
         if self.missed:
             self.due.extend([guest for guest in self.guests if guest.state is not _WAITING])
             self.missed = False
@@ -240,11 +244,6 @@ class Moves:
             self.books.watchers[self.pump] = None
         self.quick = quick
         self.swift = quick and self.outlook.readings is None and _ONE_AT_A_TIME
-
-    @property
-    def tended(self) -> bool:
-        """Whether who is next has to look around from time to time, as nobody else does."""
-        return self.outlook.readings is not None or self.on_full == "reclaim"
 
     def _wake(self) -> None:
         """Wake whom it concerns. Lock: not held."""
