@@ -105,3 +105,18 @@ def test_two_participants_of_one_account_go_together() -> None:
 
     planned = plan(ledger, 0, rows(first, beside), "x")
     assert [(one.account, one.bytes) for one in planned.victims] == [("pair", 500)]
+
+
+def test_an_account_is_not_taken_for_a_participant_that_is_gone() -> None:
+    """Its own turn comes with the age of who is still there."""
+    ledger = ledger_of(1000)
+    gone = member(ledger, "pair", 300, age=1.0)
+    beside = Member(ledger, gone.holding.node, "beside")
+    beside.claim(200)
+    beside.age = 50.0
+    other = member(ledger, "other", 400, age=20.0)
+    ordered = rows(gone, other, beside)
+    ledger.end(gone.holding, "its participant is gone")
+
+    planned = plan(ledger, 0, ordered, "x")
+    assert [(one.account, one.bytes, one.age) for one in planned.victims] == [("other", 400, 80.0), ("pair", 200, 50.0)]
