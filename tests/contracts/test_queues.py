@@ -137,6 +137,40 @@ def test_a_full_queue_lets_nothing_in(kind: Kind, tracker: Tracker) -> None:
     assert (tracker.used, user.statistics().items) == (before, 2)
 
 
+def test_a_queue_is_full_when_its_bytes_let_nothing_in(kind: Kind, tracker: Tracker) -> None:
+    if kind.name.startswith("stream"):
+        pytest.skip("a stream does not say")
+    user = kind(tracker, max_bytes=2000 + ENTRY_COST)
+    queue = user.buffer
+    user.put_nowait(KILO)
+    user.put_nowait(KILO)
+    assert not queue.full()
+
+    user.put_nowait(b"")
+
+    assert queue.full()
+    with pytest.raises(FULL):
+        user.put_nowait(b"")
+
+
+def test_a_queue_is_full_while_somebody_waits_for_room(kind: Kind, tracker: Tracker) -> None:
+    if kind.name.startswith("stream"):
+        pytest.skip("a stream does not say")
+    user = kind(tracker, max_bytes=3000)
+    queue = user.buffer
+    user.put_nowait(KILO)
+    user.put_nowait(KILO)
+    large = user.put(b"x" * (2000 - ENTRY_COST))
+
+    assert queue.full()  # put_nowait overtakes nobody
+
+    user.get_nowait()
+    large.result()
+    assert queue.full()
+    user.get_nowait()
+    assert not queue.full()
+
+
 def test_an_item_that_never_fits_is_refused_at_once(kind: Kind, tracker: Tracker) -> None:
     user = kind(tracker, max_bytes=3000)
 

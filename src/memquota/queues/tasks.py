@@ -298,8 +298,8 @@ class AsyncQueue(TaskBuffer[T]):
         return not self._items
 
     def full(self) -> bool:
-        """Whether an item of no size would have to wait."""
-        return not self._fits(0)
+        """Whether an empty item would have to wait, for room or for others."""
+        return len(self._putters) > 0 or not self._fits(ENTRY_COST)
 
     def statistics(self) -> QueueStatistics:
         """The queue in numbers."""

@@ -350,8 +350,8 @@ class Queue(Buffer[T]):
         return not self._items
 
     def full(self) -> bool:
-        """Whether an item of no size would have to wait, just now."""
-        return not self._fits(0)
+        """Whether an empty item would have to wait, for room or for others, just now."""
+        return bool(self._putters) or not self._fits(ENTRY_COST)
 
     def statistics(self) -> QueueStatistics:
         """The queue in numbers."""
