@@ -73,6 +73,7 @@ class Text(str):
         (bytearray(70), 70),
         (memoryview(bytes(90)), 90),
         (memoryview(array.array("q", range(10))), 80),
+        (array.array("q", range(10)), 80),
         ("", 0),
         ("a" * 300, 300),
         (Says(12), 12),

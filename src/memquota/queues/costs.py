@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Mapping, Sequence, Set
 from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
@@ -28,7 +29,7 @@ _BYTES_LIKE: Final = (bytes, bytearray)
 def item_cost(item: object) -> int:
     """The cost of an item in bytes, without its entry in the queue.
 
-    - bytes and bytearray: their length; memoryview: its `nbytes`;
+    - bytes and bytearray: their length; memoryview and array: the bytes of their elements;
     - str: its length times the width at which CPython holds it (1, 2 or 4 bytes a character), without encoding it;
     - anything with a method `memory_cost()`: what that says;
     - an instance of an attrs class: the sum over its fields, by this same function;
@@ -69,6 +70,8 @@ def _nested(item: object) -> int:
         return len(item)
     if isinstance(item, memoryview):
         return item.nbytes
+    if isinstance(item, array):  # one of the sequences, whose elements are no objects
+        return len(item) * item.itemsize
     if isinstance(item, str):
         return sys.getsizeof(item) - _EMPTY_TEXT
     kind: Any = type(item)
