@@ -285,6 +285,28 @@ def test_after_a_round_that_found_nobody_usage_has_to_grow_before_another_one_lo
     assert may_start(ledger, root)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_after_a_round_that_found_nobody_growth_counts_from_the_least_usage_since(closes: bool) -> None:
+    """P3, P4: what was used at its end, and is not any more, keeps nobody from looking."""
+    ledger = ledger_of(6400)
+    many, few = (member(ledger, name, 6401, minimum=10_000) for name in ("many", "few"))
+    run(round_about(ledger))
+    assert ledger.root_scope.gave_up == (12_802, 0)
+
+    if closes:
+        close_account(ledger, many.holding.node, WHY)
+    else:
+        many.release(6401)
+    assert ledger.root_scope.gave_up == (6401, 0)
+    few.claim(100)
+    assert ledger.root_scope.gave_up == (6401, 0)
+    assert not may_start(ledger, ledger.root)
+    few.release(50)
+    assert ledger.root_scope.gave_up == (6401, 0)
+    few.claim(51)
+    assert may_start(ledger, ledger.root)
+
+
 CHANGES: dict[str, Callable[[Ledger, Member], object]] = {
     "a newcomer": lambda ledger, who: member(ledger, "newcomer", 1),
     "a configuration": lambda ledger, who: reconfigure(ledger, who.holding.node, None, 0, 0),

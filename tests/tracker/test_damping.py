@@ -49,3 +49,45 @@ def test_a_newcomer_that_may_go_is_looked_at_at_once() -> None:
 
     assert tracker.statistics().counts.rounds == 2
     assert newcomer.account.closed
+
+
+@pytest.mark.parametrize("how", ["release", "close", "drop"])
+def test_usage_that_fell_meanwhile_grows_from_where_it_fell_to(how: str) -> None:
+    """P3, P4: that a round found nobody when far more was used does not keep the next one away."""
+    clock = FakeClock()
+    tracker = Tracker(100_000, clock=clock)
+    gone = ScriptedParticipant(tracker.new_account(minimum=120_000), clock)
+    grows = ScriptedParticipant(tracker.new_account(minimum=60_000), clock, answer="partial", reentrant=True)
+    for participant, pieces in ((gone, 12), (grows, 6)):
+        for _ in range(pieces):
+            participant.put(10_000)
+    assert tracker.used == 180_000
+    assert tracker.statistics().counts.victims == 0
+
+    if how == "release":
+        for _ in range(10):
+            gone.get()
+    elif how == "close":
+        gone.account.close()
+    else:
+        gone.participation.destroy()
+    for _ in range(5):
+        clock.advance(1.0)
+        grows.put(10_000)
+
+    assert tracker.statistics().counts.victims == 1
+    assert tracker.used <= 100_000
+
+
+def test_usage_that_goes_up_and_down_a_little_starts_no_round_each_time() -> None:
+    """P4: where nobody was left, every claim would look at all candidates for nothing."""
+    clock = FakeClock()
+    tracker = Tracker(100_000, clock=clock, strict=True)
+    protected = ScriptedParticipant(tracker.new_account(minimum=200_000), clock)
+    protected.put(100_000)
+
+    for _ in range(50):
+        protected.put(1_500)
+        protected.participation.release(protected.items.pop()[1])
+
+    assert tracker.statistics().counts.rounds == 1

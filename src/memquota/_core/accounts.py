@@ -186,3 +186,4 @@ def _take_out(members: list[AccountNode]) -> None:
                 above.used -= size
                 if above.scope is not None:
                     above.scope.credit_out -= credit
+                    above.scope.fell(above.used)

@@ -26,8 +26,14 @@ class Scope:
         self.credit_out = 0
         # Invariant B6: an entry for each live holding of the subtree that has one, and for what was not yet swept.
         self.index = CandidateIndex()
-        # (usage, version of the ledger) when a round found nobody left to ask; None when none did.
+        # Where a round found nobody left to ask: the least usage since then, and the version of the ledger then. None
+        # when none did.
         self.gave_up: tuple[int, int] | None = None
+
+    def fell(self, used: int) -> None:
+        """Usage went down to this: what it grows by counts from there."""
+        if self.gave_up is not None and used < self.gave_up[0]:
+            self.gave_up = used, self.gave_up[1]
 
 
 class AccountNode:

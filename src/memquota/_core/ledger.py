@@ -338,7 +338,9 @@ class Ledger:
             scope = above.scope
             if scope is not None:
                 scope.credit_out += more
-                if size > 0 and scope.limits.over(above.used):
+                if size <= 0:
+                    scope.fell(above.used)
+                elif scope.limits.over(above.used):
                     self.strained[above] = None
                     strained = True
         return strained

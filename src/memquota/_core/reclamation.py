@@ -34,7 +34,7 @@ _PROGRESS: Final = 64
 #: After so many asks in one round an account must have become smaller by half of what it freed: bounds the round
 #: against those who free and claim again.
 _ASKS: Final = 64
-#: After a round found nobody, usage has to grow by this part of the limit before another one looks.
+#: After a round found nobody, usage has to grow by this part of the limit, from the least since, before another looks.
 _GROWTH: Final = 64
 
 
