@@ -384,6 +384,41 @@ def test_closing_the_account_sends_away_who_waits(make: Make, tracker: Tracker) 
     inside.release()
 
 
+def test_closing_the_callers_account_sends_away_who_waits_for_it_and_those_behind_go_on(
+    make: Make, tracker: Tracker
+) -> None:
+    callers = make(capacity=10)
+    mine, other = tracker.new_account("mine"), tracker.new_account("other")
+    inside = callers.start(5)
+    line = [callers.start(6, account=mine), callers.start(5, account=other), callers.start(6, account=mine)]
+
+    mine.close()
+
+    for caller in (line[0], line[2]):
+        with pytest.raises(AccountClosed, match="account 'mine' is closed"):
+            caller.result()
+    line[1].result()
+    assert callers.statistics().waiting == 0
+    with pytest.raises(AccountClosed, match="account 'mine' is closed"):
+        callers.start(6, account=mine).result()
+    assert not tracker._books.on_close[other._node]
+    line[1].release()
+    inside.release()
+
+
+def test_nobody_makes_room_for_an_account_that_is_closed(make: Make, tracker: Tracker) -> None:
+    """P10: it would be refused once it is in."""
+    callers = make(on_full="reclaim")
+    mine, data = tracker.new_account("mine"), tracker.new_account("data")
+    data.claim(60 * MIB)
+    mine.close()
+
+    with pytest.raises(AccountClosed):
+        callers.start("30MiB", account=mine).result()
+
+    assert not data.closed
+
+
 def test_closing_the_tracker_sends_away_who_waits(make: Make, tracker: Tracker) -> None:
     callers = make(max_concurrent=1)
     inside = callers.start(5)

@@ -115,6 +115,14 @@ class LineMachine(RuleBasedStateMachine):
         self.settle()
 
     @rule(ticket=tickets)
+    def refuse(self, ticket: Ticket) -> None:
+        assert self.line.refuse(ticket) is (ticket in self.waiting)
+        if ticket in self.waiting:
+            assert ticket.state is TicketState.REFUSED
+            self.waiting.remove(ticket)
+        self.settle()
+
+    @rule(ticket=tickets)
     def book(self, ticket: Ticket) -> None:
         if ticket in self.inside:
             self.books[ticket] = self.inside[ticket]
@@ -292,7 +300,7 @@ def test_moves_that_come_too_late_change_nothing() -> None:
     line = line_of(waits, left)
 
     assert [line.give_up(left), line.give_up(left)] == [True, False]
-    assert [line.adjust(waits, 5), line.back_out(waits)] == [False, False]
+    assert [line.adjust(waits, 5), line.back_out(waits), line.refuse(left)] == [False, False, False]
     line.reserve(left)
     assert (line.reserved, waits.weight, line.first) == (0, 1, waits)
     check_line(line, [])

@@ -285,6 +285,13 @@ class WaitingLine(Generic[T]):
         self._remove(ticket, _GONE)
         return True
 
+    def refuse(self, ticket: T) -> bool:
+        """A waiting ticket can never go in. False when it does not wait (any more)."""
+        if ticket.state is not TicketState.WAITING:
+            return False
+        self._remove(ticket, TicketState.REFUSED)
+        return True
+
     def back_out(self, ticket: T) -> bool:
         """A ticket that went in leaves with all that it took in. False when it is not inside (any more)."""
         if ticket.state is not _INSIDE:

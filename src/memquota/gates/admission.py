@@ -85,11 +85,25 @@ class Admission(Moves):
         else:
             permit.waiter = waiter
             self.move(self._arrive, permit)
+            if permit.pinned is not None and permit.weight:
+                self._watch(permit)
             self.tend(permit)
 
     def _arrive(self, permit: Permit) -> None:
         self.guests[permit] = None
         self.line.arrive(permit)
+
+    def _watch(self, permit: Permit) -> None:
+        """Hear of it when the account for which a permit waits is closed. Lock: not held."""
+        myself = weakref.ref(self)
+
+        def closed(reason: CloseReason) -> None:
+            admission = myself()
+            if admission is not None:
+                admission.lost_account()
+
+        assert permit.account is not None
+        permit.unwatch = permit.account.on_close(closed)
 
     def check(self, permit: Permit) -> None:
         """Raise if a permit can never go in, as the gate is now. Lock: not held."""
@@ -97,6 +111,8 @@ class Admission(Moves):
         node = self.holding.node
         if node.ended is not None:
             raise closed_error(node)
+        if permit.barred:
+            raise closed_error(permit.holding.node)
         bound = self._bound()
         if line.refuse_oversized and permit.weight > bound:
             raise QuotaExceeded(
@@ -210,6 +226,9 @@ class Admission(Moves):
     def arrived(self, permit: Permit) -> None:
         """Whoever waited has seen what became of it; raises if that is nothing good. Lock: not held."""
         self.guests.pop(permit, None)
+        if permit.unwatch is not None:
+            permit.unwatch()
+            permit.unwatch = None
         if permit.state is not _INSIDE:
             self.check(permit)
             text = f"a weight of {size_text(permit.weight)} was refused at gate {self.account.name!r} while it waited"

@@ -100,7 +100,7 @@ class Gate(Handle):
         Raises:
             TimeoutError: The time is over. As for the others: nothing is held, and the place in the line given up.
             QuotaExceeded: The gate refuses, or a hard limit does.
-            AccountClosed: The account is closed, perhaps by the round that this claim started.
+            AccountClosed: The account is closed, perhaps while this waits, or by the round that this claim started.
             UsageError: A wrong argument; or called by a signal handler in the middle of a move of the gate.
 
         Cost:

@@ -86,7 +86,7 @@ class Moves:
         self.guests: dict[Permit, None] = {}
         # Whether somebody of them may have been let in or refused and not woken.
         self.missed = False
-        # Whether a loop was closed in which somebody waited.
+        # Whether somebody who waits may never go in: its loop was closed, or its account.
         self.bereaved = False
         # Who is next, and has been told so; and whether it was told to look around from time to time.
         self.head: Permit | None = None
@@ -217,7 +217,7 @@ class Moves:
                 self.notes = permit.later
                 del permit.later
         if self.bereaved:
-            self._bury()
+            self._part()
         outside = self.outlook.look()
         while True:
             called = line.admit(outside)
@@ -296,6 +296,8 @@ class Moves:
         self.move(nothing)
         if permit.demand is not None:
             self.books.soon(self.rounds._withdraw, permit.demand)
+        if permit.unwatch is not None:
+            permit.unwatch()
 
     def _abandon(self, permit: Permit) -> None:
         # Lock: held.
@@ -310,11 +312,24 @@ class Moves:
         self.bereaved = True
         self.pump()
 
-    def _bury(self) -> None:
-        for permit in tuple(self.guests):
-            if permit.waiter is not None and permit.waiter.dead:
-                self._abandon(permit)
-        self.bereaved = False
+    def lost_account(self) -> None:
+        """An account was closed for which somebody waits: there is nothing to wait for."""
+        self.bereaved = True
+        self.pump()
+
+    def _part(self) -> None:
+        """Part with those who wait in vain."""
+        self.bereaved = False  # first: what a finalizer finds lost meanwhile is looked for again
+        try:
+            for permit in tuple(self.guests):
+                if permit.waiter is not None and permit.waiter.dead:
+                    self._abandon(permit)
+                elif permit.barred:
+                    self.due.append(permit)  # first, as it takes memory
+                    self.line.refuse(permit)
+        except BaseException:
+            self.bereaved = True
+            raise
 
     def _leave(self, permit: Permit) -> None:
         line = self.line

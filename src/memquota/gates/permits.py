@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from itertools import islice
 from types import CodeType, FrameType, TracebackType
 from typing import Final, Self, TypeVar
@@ -49,6 +50,8 @@ class Permit(Ticket, Handle):
     demand: Demand | None = None
     paid_at = -1
 
+    #: Ends the watch over that account, which lasts while it waits.
+    unwatch: Callable[[], None] | None = None
     #: Where its bytes are in the books: an account of the caller, or None for the gate's.
     pinned: PinnedHolding | None = None
     weight = 0
@@ -64,6 +67,11 @@ class Permit(Ticket, Handle):
     def holding(self) -> PinnedHolding:
         """Where its bytes are in the books."""
         return self.pinned if self.pinned is not None else self._admission.holding
+
+    @property
+    def barred(self) -> bool:
+        """Whether its account is closed, so that its bytes cannot be claimed."""
+        return self.weight > 0 and self.holding.node.ended is not None
 
     @property
     def released(self) -> bool:
