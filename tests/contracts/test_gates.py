@@ -8,6 +8,7 @@ import pytest
 
 from memquota import AccountClosed, QuotaExceeded, Tracker, TrackerClosed, UsageError, WouldBlock
 from memquota.host import FixedProvider
+from memquota.observe import Event, RoundEnded
 from memquota.testing import FakeClock
 from tests.contracts.gate_callers import KINDS, Callers, portals_of
 
@@ -269,6 +270,74 @@ def test_reclaim_makes_room_from_older_data(make: Make, tracker: Tracker, clock:
     assert not newer.closed
     assert tracker.used == 50 * MIB
     permit.release()
+
+
+def test_who_asked_for_memory_in_vain_keeps_none_from_those_who_are_before_it(make: Make, tracker: Tracker) -> None:
+    """Else both would wait for good: it for what is not there, and the other one for it."""
+    callers = make(on_full="reclaim")
+    data = tracker.new_account("data", minimum=2**62)
+    data.claim(50 * MIB)
+    large = callers.start("20MiB")
+
+    callers.start("10MiB", priority=1).release()
+
+    assert not large.finished.is_set()
+    data.release(6 * MIB)
+    large.release()
+
+
+def test_memory_that_others_took_first_is_asked_for_again(make: Make, tracker: Tracker) -> None:
+    callers = make(on_full="reclaim")
+    data = [tracker.new_account(f"data {number}") for number in range(4)]
+    for account in data:
+        account.claim(15 * MIB)
+    greedy = tracker.new_account("greedy", minimum=2**62)
+    rounds = []
+
+    def take(event: Event) -> None:
+        if isinstance(event, RoundEnded):
+            rounds.append(event)
+            if len(rounds) == 1:
+                greedy.claim(15 * MIB)
+
+    tracker.subscribe(take)
+
+    callers.start("15MiB").release()
+
+    assert [account.closed for account in data] == [True, True, False, False]
+    assert len(rounds) == 2
+
+
+def test_above_the_limit_and_not_yet_at_low_water_memory_is_asked_for_down_to_low_water(
+    make: Make, tracker: Tracker
+) -> None:
+    callers = make(on_full="reclaim")
+    pinned, data = tracker.new_account("pinned", minimum=2**62), tracker.new_account("data")
+    pinned.claim(65 * MIB)
+    assert callers.statistics().closed is not None
+    pinned.release(25 * MIB)
+    data.claim(10 * MIB)
+
+    callers.start("1MiB").release()
+
+    assert data.closed
+    assert tracker.used == 40 * MIB
+
+
+def test_no_memory_is_asked_for_while_slots_are_missing(make: Make, tracker: Tracker) -> None:
+    """P10: who leaves gives bytes back too."""
+    callers = make(on_full="reclaim", max_concurrent=1)
+    data = tracker.new_account("data")
+    data.claim(30 * MIB)
+    inside = callers.start("30MiB")
+    inside.result()
+
+    waits = callers.start("30MiB")
+    assert not data.closed
+    inside.release()
+
+    waits.release()
+    assert not data.closed
 
 
 def test_a_round_that_was_left_after_a_slice_is_finished_by_whoever_waits(

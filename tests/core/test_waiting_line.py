@@ -145,6 +145,12 @@ class LineMachine(RuleBasedStateMachine):
         assert ticket.reserved == (ticket.weight if ticket in self.waiting else 0)
         self.settle()
 
+    @rule()
+    def release_reserved(self) -> None:
+        self.line.release_reserved()
+        assert self.line.reserved == 0
+        self.settle()
+
     @rule(capacity=LIMITS, max_concurrent=LIMITS, refuse=st.booleans())
     def resize(self, capacity: int | None, max_concurrent: int | None, refuse: bool) -> None:
         self.line.resize(capacity, max_concurrent)
@@ -216,6 +222,18 @@ def test_what_is_reserved_for_one_nobody_else_takes() -> None:
     line.booked(urgent)
     assert line.admit(Outside(room=6, bound=100)) is paid
     assert line.reserved == 0
+
+
+def test_what_was_reserved_is_there_for_the_first_one_when_it_is_kept_no_longer() -> None:
+    paid, urgent = Ticket(6), Ticket(5, priority=1)
+    line = line_of(paid, urgent)
+    line.reserve(paid)
+    assert line.admit(Outside(room=10, bound=100)) is None
+
+    line.release_reserved()
+
+    assert (line.reserved, paid.reserved) == (0, 0)
+    assert line.admit(Outside(room=10, bound=100)) is urgent
 
 
 def test_one_who_is_stuck_goes_in_alone() -> None:

@@ -222,6 +222,14 @@ class WaitingLine(Generic[T]):
             ticket.reserved = ticket.weight
             self.reserved = reserved
 
+    def release_reserved(self) -> None:
+        """Keep nothing for anybody: what others made free is for whoever is next."""
+        for ticket in self._tickets.values():
+            reserved = self.reserved - ticket.reserved
+            # Commit, one ticket at a time.
+            self.reserved = reserved
+            ticket.reserved = 0
+
     def enter(self, ticket: T) -> None:
         """A new ticket goes in: who asks has made sure that nobody waits and that it fits."""
         weight = ticket.weight

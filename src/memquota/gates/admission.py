@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import WouldBlock
 
-from memquota._core.events import CloseReason
+from memquota._core.events import CloseReason, RoundOutcome
 from memquota._core.holdings import PinnedHolding
 from memquota._core.limits import Keep
-from memquota._core.waiting_line import TicketState, WaitingLine
+from memquota._core.waiting_line import Outside, TicketState, WaitingLine
 from memquota._handles import closed_error
 from memquota._rounds import Demand
 from memquota.account import Account
@@ -147,6 +147,8 @@ class Admission(Moves):
         """Replace what was configured. Lock: held."""
         readings = self.outlook.readings_by(measure)
         self.line.resize(capacity, max_concurrent)
+        if on_full != "reclaim":  # nobody asks on their behalf any more
+            self.line.release_reserved()
         # Commit.
         self.outlook.measure = measure
         self.outlook.readings = readings
@@ -195,33 +197,50 @@ class Admission(Moves):
         if permit.state is not _WAITING:
             return
         if self.on_full == "reclaim":
+            self._paid(permit)
             demand = self.move(self._payment, permit)
             if demand is not None:
                 permit.demand = demand
                 self.rounds.demands.append(demand)
         self.rounds.relieve(None)
+        if permit.state is _WAITING:
+            self._paid(permit)
 
     def _payment(self, permit: Permit) -> Demand | None:
-        """What has to be asked for so that it can go in; kept for it from then on."""
-        line, ledger = self.line, self.books.ledger
+        """What has to be asked for so that it can go in; kept for it from then on. Nothing while slots are missing."""
+        line, version = self.line, self.books.ledger.version
         outside = self.outlook.look()
+        assert outside.room is not None
+        assert outside.bound is not None
         if (
             permit is not line.first
             or self.rounds.round is not None
-            or permit.paid_at == ledger.version
-            or line.oversized(permit.weight, outside.bound)
+            or permit.demand is not None
+            or permit.barren_at == version
+            or permit.weight > outside.bound
+            or not line.fits(permit.weight, Outside(bound=outside.bound))
         ):
             return None
-        assert outside.room is not None
-        assert outside.bound is not None
         need = permit.weight + line.promised + line.reserved - permit.reserved
         if outside.room >= need and not self.outlook.over:
             return None
-        demand = Demand(max(0, outside.bound - need))
+        target = max(0, outside.bound - need)
+        demand = Demand(min(target, self.outlook.low_water) if self.outlook.over else target)
         # Commit.
-        permit.paid_at = ledger.version
+        permit.paid_at = version
         line.reserve(permit)
         return demand
+
+    def _paid(self, permit: Permit) -> None:
+        """See how the round ended that a permit asked for. Lock: not held."""
+        demand = permit.demand
+        if demand is None or demand.ended.empty():
+            return
+        if demand.ended.get_nowait().outcome is RoundOutcome.NOBODY_LEFT:
+            # Not again until there is somebody. What was kept would only bar others from what there is.
+            permit.barren_at = permit.paid_at
+            self.move(self.line.release_reserved)
+        permit.demand = None
 
     def arrived(self, permit: Permit) -> None:
         """Whoever waited has seen what became of it; raises if that is nothing good. Lock: not held."""

@@ -41,6 +41,12 @@ class Outlook:
         """Whether the tracker was above its limit when somebody looked, and did not come down to low water yet."""
         return self._over
 
+    @property
+    def low_water(self) -> int:
+        """Where a tracker that was above its limit lets in again."""
+        assert self.root.scope is not None
+        return self.root.scope.limits.low_water
+
     def look(self) -> Outside:
         """The world as of now. Lock: of the gate."""
         root = self.root

@@ -46,9 +46,10 @@ class Permit(Ticket, Handle):
     waiter: Waiter | None = None
     #: The account of the caller, which stays open with it.
     account: Account | None = None
-    #: The round that was last asked for on its behalf, and the state of the books then.
+    #: The round that is asked for on its behalf, the state of the books then, and where one found nobody left.
     demand: Demand | None = None
     paid_at = -1
+    barren_at = -1
 
     #: Ends the watch over that account, which lasts while it waits.
     unwatch: Callable[[], None] | None = None
