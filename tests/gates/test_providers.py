@@ -121,6 +121,83 @@ def test_with_nobody_inside_and_readings_that_stand_still_one_goes_in() -> None:
         assert not world.admits()
 
 
+def test_readings_of_a_living_process_stand_still_within_a_thousandth_of_the_limit() -> None:
+    """Some pages come and go all the time: with nobody inside, that alone would keep everybody out for good."""
+    source = FixedProvider(100_000, 95_000)
+    clock = FakeClock(100.0)
+    gate = Gate(Tracker(1000, clock=clock), provider=source)
+
+    answers = []
+    for used in (95_000, 95_050, 94_950, 95_090, 95_300, 95_000):
+        source.set(used=used)
+        clock.advance(0.5)
+        try:
+            gate.acquire_nowait().release()
+        except WouldBlock:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    assert answers == [False, False, True, True, False, False]
+
+
+def test_the_same_provider_is_judged_by_another_measure_from_what_it_said_last() -> None:
+    """Whatever it says is between the thresholds, or it fails just now: a gate that is shut does not open by that."""
+    world = World(used=120)
+    assert not _inside_admits(world)
+    world.later(used=80)
+
+    world.gate.reconfigure(high=0.75)
+    assert not _inside_admits(world)
+    world.source.fail("gone")
+    world.later()
+    world.gate.reconfigure(high=0.7)
+    assert not _inside_admits(world)
+    world.gate.reconfigure(high=0.9, hysteresis=0.2)
+    assert _inside_admits(world)
+    world.gate.reconfigure(high=0.6)
+    assert not _inside_admits(world)
+
+
+def test_a_provider_that_follows_one_that_failed_recovers_and_fails_anew() -> None:
+    """F45: each is told once."""
+    world = World()
+    world.source.fail("gone")
+    assert world.admits()
+    assert (world.told(ProviderFailed), world.told(ProviderRecovered)) == (1, 0)
+
+    second = FixedProvider(128, 50)
+    world.gate.reconfigure(provider=second)
+    assert world.admits()
+    assert (world.told(ProviderFailed), world.told(ProviderRecovered)) == (1, 1)
+    second.fail("gone too")
+    world.later()
+    assert world.admits()
+    assert (world.told(ProviderFailed), world.told(ProviderRecovered)) == (2, 1)
+
+
+def test_a_provider_is_not_asked_in_the_middle_of_its_own_answer() -> None:
+    """F43: by a signal handler or finalizer that releases a permit while its thread asks; it may hold a lock."""
+    clock = FakeClock(100.0)
+    gate = Gate(Tracker(1000, clock=clock), max_concurrent=2)
+    permits = [gate.acquire(5), gate.acquire(5)]
+    asked = []
+
+    class Slow:
+        def read(self) -> object:
+            asked.append(1)
+            clock.advance(1.0)
+            if permits:
+                permits.pop().release()
+            gate.statistics()
+            return FixedProvider(100, 10).read()
+
+    gate.reconfigure(provider=Slow())  # type: ignore[arg-type]
+
+    assert asked == [1]
+    permits.pop().release()
+
+
 def test_who_waits_looks_again_by_itself() -> None:
     world = World(used=120)
     inside = _force_in(world)

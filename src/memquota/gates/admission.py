@@ -150,8 +150,7 @@ class Admission(Moves):
         if on_full != "reclaim":  # nobody asks on their behalf any more
             self.line.release_reserved()
         # Commit.
-        self.outlook.measure = measure
-        self.outlook.readings = readings
+        self.outlook.go_by(measure, readings)
         self.line.refuse_oversized = refuse_oversized
         self.on_full = on_full
         self.head = None  # whoever is next is told how to wait now

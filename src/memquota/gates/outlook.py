@@ -33,8 +33,15 @@ class Outlook:
         self._failing = False
 
     def readings_by(self, measure: Measure) -> Readings | None:
-        """What to go by if that is the measure: new readings where it is another one."""
-        return self.readings if measure is self.measure else _readings_of(measure)
+        """What to go by if that is the measure: new readings where it has another provider."""
+        return self.readings if measure.provider is self.measure.provider else _readings_of(measure)
+
+    def go_by(self, measure: Measure, readings: Readings | None) -> None:
+        """Go by another measure, which counts at once. Lock: of the gate. Takes no memory."""
+        self.measure = measure
+        self.readings = readings
+        if readings is not None:
+            readings.go_by(measure)
 
     @property
     def over(self) -> bool:
@@ -86,8 +93,9 @@ class Outlook:
         Lock: not held. Calls the provider.
         """
         readings = self.readings
-        if readings is None or not readings.refresh(self.books.now()):
+        if readings is None:
             return False
+        changed = readings.refresh(self.books.now())
         failing = readings.failure is not None
         if failing != self._failing:
             name, now = self.node.name, self.books._last_time
@@ -97,7 +105,7 @@ class Outlook:
                 self._tell(ProviderRecovered(name, now))
             self._failing = failing
             self.books.deliver()
-        return True
+        return changed
 
     def _tell(self, event: Event) -> None:
         # Subscribers and the log hear of it when somebody leaves the books, or when a move of the gate is over.

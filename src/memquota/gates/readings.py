@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import inf
+from threading import get_ident
 from typing import Final, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 __all__ = ["READ_EVERY", "Measure", "Provider", "Reading", "Readings"]
 
@@ -15,6 +16,8 @@ READ_EVERY: Final = 0.1
 HELD_FOR: Final = 5.0
 #: A gate that is shut by a reading that has not changed for this long lets one in if nobody is inside.
 STUCK_AFTER: Final = 1.0
+#: Changes within this share of the limit are none: some pages come and go in every second of every process.
+_STILL: Final = 0.001
 
 
 class Reading(Protocol):
@@ -50,6 +53,12 @@ class Measure:
     provider: Provider | None
     high: float
     hysteresis: float
+    #: Below it there is enough again.
+    low: float = field(init=False, repr=False)
+
+    @low.default
+    def _low(self) -> float:
+        return self.high - self.hysteresis
 
 
 class Readings:
@@ -59,31 +68,42 @@ class Readings:
     good reading valid for 5 s; then memory is not short, until readings return.
 
     Threads:
-        Any. Several threads may ask at once where the provider is slower than 100 ms.
+        Any. Several threads may ask at once where the provider is slower than 100 ms; a signal handler or finalizer
+        that comes while its thread asks does not ask again.
     """
 
     def __init__(self, provider: Provider, measure: Measure) -> None:
         self.provider = provider
-        self.high = measure.high
-        self.low = measure.high - measure.hysteresis
+        self.measure = measure
         self.short = False
         self.fraction: float | None = None
         # Why the last attempt failed; None: it did not.
         self.failure: str | None = None
         self._asked = -inf
         self._good_at = -inf
+        # The reading that those after it did not differ from, and when it came.
+        self._still = inf
         self._changed_at = -inf
+        # The threads that are asking.
+        self._asking: set[int] = set()
+
+    def go_by(self, measure: Measure) -> None:
+        """Judge what was read last by another measure. Takes no memory."""
+        self.measure = measure
+        self._judge()
 
     def refresh(self, now: float) -> bool:
         """Ask again if that is due. Whether something changed for those who wait.
 
         Lock: not held. Calls the provider.
         """
-        if 0 <= now - self._asked < READ_EVERY:
+        me = get_ident()
+        if 0 <= now - self._asked < READ_EVERY or me in self._asking:
             return False
-        self._asked = now
         before = self.short, self.failure is None
         try:
+            self._asking.add(me)
+            self._asked = now
             fraction = self.provider.read().fraction
             if not 0.0 <= fraction <= 1.0:
                 raise ValueError(f"a fraction of {fraction!r}")
@@ -95,14 +115,22 @@ class Readings:
         else:
             self.failure = None
             self._good_at = now
-            if fraction != self.fraction:
-                self.fraction = fraction
+            self.fraction = fraction
+            if abs(fraction - self._still) > _STILL:
+                self._still = fraction
                 self._changed_at = now
-            if fraction > self.high:
-                self.short = True
-            elif fraction < self.low:
-                self.short = False
+            self._judge()
+        finally:
+            self._asking.discard(me)
         return before != (self.short, self.failure is None) or self.stuck(now)
+
+    def _judge(self) -> None:
+        if self.fraction is None:
+            return
+        if self.fraction > self.measure.high:
+            self.short = True
+        elif self.fraction < self.measure.low:
+            self.short = False
 
     def stuck(self, now: float) -> bool:
         """Whether memory is short and the readings have not changed for a while: waiting alone will not help."""
@@ -111,4 +139,5 @@ class Readings:
     def why(self) -> str:
         """Why the gate is shut, when it is."""
         assert self.fraction is not None
-        return f"the provider reads {self.fraction:.1%}: above {self.high:.1%}, or not yet below {self.low:.1%}"
+        high, low = self.measure.high, self.measure.low
+        return f"the provider reads {self.fraction:.1%}: above {high:.1%}, or not yet below {low:.1%}"
