@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from memquota import AccountClosed, AsyncGate, MemoryReclaimed, Permit, PressureLimiter, Tracker
+from memquota import AccountClosed, AsyncGate, AsyncPermit, MemoryReclaimed, Permit, PressureLimiter, Tracker
 from memquota.gates import admission
 from memquota.host.readings import FixedProvider
 from tests.gates.support import balanced
@@ -266,9 +266,14 @@ class Whole:
 
 async def test_leaving_has_no_await_point() -> None:
     """So no cancellation can come between."""
+
+    async def leave(permit: AsyncPermit) -> None:
+        await permit.__aexit__(None, None, None)
+
     gate = AsyncGate(Tracker(1000), max_concurrent=1)
     for weight in (None, 5):
         permit = await gate.acquire(weight)
+        leaving = leave(permit)
         with pytest.raises(StopIteration):
-            next(permit.__aexit__(None, None, None).__await__())
+            leaving.send(None)
     balanced(gate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Generator
 from sys import _getframe
-from types import TracebackType
+from types import TracebackType, coroutine
 from typing import Any, Final, Self, cast, final, overload
 
 from memquota._core.limits import KEEP, Keep
@@ -32,14 +32,15 @@ _PLAIN: Final = 0
 _WAITING: Final = TicketState.WAITING
 
 
-class _Done:
-    """What can be awaited and is done."""
-
-    __slots__ = ()
-    __await__ = staticmethod(().__iter__)
+@coroutine
+def _nothing() -> Generator[None, None, None]:
+    yield
 
 
-_DONE: Final = cast("Awaitable[None]", _Done())
+#: What can be awaited and is done: a generator that has ended goes on ending, for nothing but a look at it.
+_done = _nothing()
+_done.close()
+_DONE: Final = cast("Awaitable[None]", _done)
 
 
 @final
