@@ -80,6 +80,7 @@ class Buffer(Handle, Generic[T]):
     __slots__ = (
         "__weakref__",
         "_account",
+        "_at_work",
         "_books",
         "_bounded",
         "_claimed",
@@ -104,7 +105,6 @@ class Buffer(Handle, Generic[T]):
         "_receipt",
         "_reported_bytes",
         "_reported_items",
-        "_unfinished",
         "_weighs",
     )
 
@@ -145,8 +145,8 @@ class Buffer(Handle, Generic[T]):
         self._drops = on_reclaim == "drop_oldest"
         self._on_drop = on_drop
         self._on_collapse = on_collapse
-        # Items that came in, less those that were said to be done.
-        self._unfinished = 0
+        # Items that were got, less those that were said to be done. Streams never ask.
+        self._at_work = 0
         # What "drop_oldest" dropped, and what of that was told. And what it took out that is still claimed. These and
         # the next are changed under the lock of the books.
         self._dropped_items = 0
@@ -232,7 +232,8 @@ class Buffer(Handle, Generic[T]):
 
     def _left_to_do(self) -> int:
         """Items that were put and are not done with; what was dropped is. Not negative for who says so too often."""
-        return max(0, self._unfinished - self._dropped_items)
+        # In this order: in other threads a get in between makes it one too many, not one too few.
+        return max(0, len(self._items) + self._at_work)
 
     def _size(self) -> int:
         """What the items inside cost. O(1)."""
@@ -258,13 +259,8 @@ class Buffer(Handle, Generic[T]):
         came_in = (entry,)
         items = self._items
         self._claimed = cost
-        self._unfinished += 1
-        try:
-            strained = self._part._book(cost, now, self._receipt)
-            items += came_in  # no call, which a signal handler might follow
-        except BaseException:
-            self._unfinished -= 1
-            raise
+        strained = self._part._book(cost, now, self._receipt)
+        items += came_in  # no call, which a signal handler might follow
         self._receipt.booked = False
         if not strained and self._account._rounds.round is None:
             return None
@@ -278,9 +274,11 @@ class Buffer(Handle, Generic[T]):
         if not items or not self._part._holding.live:
             return None
         entry = items[0]
+        at_work = self._at_work + 1
         self._part._give_back(entry[1])
         # No call, which a signal handler might follow.
         del items[0]
+        self._at_work = at_work
         return entry
 
     def _settle(self) -> None:
@@ -334,10 +332,8 @@ class Buffer(Handle, Generic[T]):
         self._settle()
         items, part, empty = self._items, self._part, gone[0]
         part._stop_short_ways()  # which puts cannot take any more
-        unfinished = max(self._dropped_items, self._unfinished - len(items))
         part._give_back_late(part._in_use())
         self._items = empty
-        self._unfinished = unfinished
         gone[0] = items
 
     def _retire(self) -> None:
@@ -441,6 +437,8 @@ class Buffer(Handle, Generic[T]):
             if is_inside(entry, self._items):
                 self._in_rounds.pop(key, None)
         items, self._items = self._items, deque()
+        lost = len(items)
+        self._at_work += lost  # nobody will ever be done with them
         self._wake_everybody()
         on_collapse, self._on_collapse = self._on_collapse, None
         if on_collapse is not None:

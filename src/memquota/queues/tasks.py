@@ -161,14 +161,12 @@ class AsyncQueue(TaskBuffer[T]):
             if not self._put_carefully(item, cost):
                 raise asyncio.QueueFull
             return
-        self._unfinished += 1
         part._credit = left
         try:
             items.append(entry)
         except MemoryError as error:
             if raised_here(error):
                 part._credit = credit
-                self._unfinished -= 1
             raise
 
     async def put(self, item: T) -> None:
@@ -207,10 +205,12 @@ class AsyncQueue(TaskBuffer[T]):
         except IndexError:
             found = None
         else:
+            at_work = self._at_work + 1
             credit = line._credit + entry[1]
             if credit <= line._cap:
                 del items[0]
                 line._credit = credit
+                self._at_work = at_work
                 item: T = entry[0]
                 return item
             found = self._take_out()
@@ -249,7 +249,7 @@ class AsyncQueue(TaskBuffer[T]):
         """
         if self._left_to_do() <= 0:
             raise ValueError("task_done() called too many times")
-        self._unfinished -= 1
+        self._at_work -= 1
         if not self._left_to_do():
             self._all_done()
 

@@ -115,14 +115,12 @@ class Queue(Buffer[T]):
                 not (self._bounded and (len(items) >= self._limit or items is not self._items))
                 and (left := (credit := part._credit) - cost) >= 0
             ):
-                self._unfinished += 1
                 part._credit = left
                 try:
                     items.append(entry)
                 except MemoryError as error:
                     if raised_here(error):
                         part._credit = credit
-                        self._unfinished -= 1
                     raise
             else:
                 came_in = self._put_carefully(item, cost, block, timeout)
@@ -215,10 +213,12 @@ class Queue(Buffer[T]):
             line = self._out
             if items and not self._getters:
                 entry = items[0]
+                at_work = self._at_work + 1
                 credit = line._credit + entry[1]
                 if credit <= line._cap:
                     del items[0]
                     line._credit = credit
+                    self._at_work = at_work
                     short = True
             if not short:
                 entry = self._get_carefully(block, timeout)
@@ -290,7 +290,7 @@ class Queue(Buffer[T]):
         with self._lock:
             if self.unfinished_tasks <= 0:
                 raise ValueError("task_done() called too many times")
-            self._unfinished -= 1
+            self._at_work -= 1
             if not self.unfinished_tasks:
                 for place in self._lines.joiners:
                     place.notify()
