@@ -284,6 +284,15 @@ def test_the_bound_is_infinite_unless_it_is_given() -> None:
         assert send.statistics().max_buffer_size == math.inf
 
 
+def test_an_end_says_what_it_is() -> None:
+    send, receive = open_stream(Tracker("1MiB").new_account("uploads"))
+    with send:
+        send.send_nowait(1)
+        assert repr(send) == "<QuotaSendStream of 1 in account 'uploads'>"
+        receive.close()
+    assert repr(receive) == "<QuotaReceiveStream of 0 in account 'uploads', closed>"
+
+
 def test_what_can_be_asked_of_an_end_and_of_what_wraps_it() -> None:
     account = Tracker("1MiB").new_account("mine")
     send, receive = open_stream(account, on_reclaim="drop_oldest")

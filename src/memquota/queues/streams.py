@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, Self, TypeVar, final
 
 from anyio import (
     BrokenResourceError,
@@ -18,6 +18,7 @@ from anyio import (
 )
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
+from attrs import asdict
 
 from memquota._core.events import CloseReason
 from memquota._handles import Handle
@@ -107,6 +108,15 @@ class Stream(TaskBuffer[T]):
         if not self._receivers:
             raise BrokenResourceError
 
+    def statistics(self) -> StreamStatistics:
+        """The stream in numbers."""
+        return StreamStatistics(
+            **asdict(self._statistics(len(self._putters), len(self._getters))),
+            max_buffer_size=self._max_items,
+            open_send_streams=len(self._senders),
+            open_receive_streams=len(self._receivers),
+        )
+
     def _receive_from_waiting(self) -> T:
         """Take what the first of those brings who wait to send."""
         first = self._putters.first()
@@ -142,16 +152,86 @@ class Stream(TaskBuffer[T]):
             self._retire()
 
 
-@final
-class QuotaSendStream(Handle, ObjectSendStream[T_contra], Generic[T_contra]):
-    """The end of a stream to send by; made by `open_stream` and `clone`."""
+class StreamEnd(Handle):
+    """What both kinds of ends can do."""
 
     __slots__ = ("_closed", "_shared")
 
-    def __init__(self, shared: Stream[T_contra]) -> None:
-        self._closed = False
+    def __init__(self, shared: Stream[Any]) -> None:
         self._shared = shared
-        shared._senders.add(id(self))
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        """Be one of the stream's ends."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Be none of them any more."""
+        raise NotImplementedError
+
+    def clone(self) -> Self:
+        """Another end of the same stream. What closing does to the other side, the last one does.
+
+        Raises:
+            ClosedResourceError: This end is closed.
+        """
+        if self._closed:
+            raise ClosedResourceError
+        return type(self)(self._shared)
+
+    def close(self) -> None:
+        """Close this end. Does nothing the second time; a task that waits in it gets ClosedResourceError."""
+        if not self._closed:
+            self._leave()
+            self._closed = True  # last: whoever is interrupted can do it again
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await checkpoint()
+
+    def statistics(self) -> StreamStatistics:
+        """The stream in numbers."""
+        return self._shared.statistics()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What `extra` finds: see `StreamAttribute`."""
+        shared = self._shared
+        return {StreamAttribute.account: lambda: shared._account, StreamAttribute.statistics: shared.statistics}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            text = f"unclosed {self!r}"
+            self.close()
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
+
+    def __repr__(self) -> str:
+        shared = self._shared
+        closed = ", closed" if self._closed else ""
+        return f"<{type(self).__name__} of {len(shared._items)} in account {shared._account.name!r}{closed}>"
+
+
+@final
+class QuotaSendStream(StreamEnd, ObjectSendStream[T_contra]):
+    """The end of a stream to send by; made by `open_stream` and `clone`. Receivers see the end when all are closed."""
+
+    __slots__ = ()
+
+    def _open(self) -> None:
+        self._shared._senders.add(id(self))
+
+    def _leave(self) -> None:
+        self._shared._close_sender(id(self))
 
     def send_nowait(self, item: T_contra) -> None:
         """Send an item without waiting. Never overtakes a `send` that waits.
@@ -211,61 +291,22 @@ class QuotaSendStream(Handle, ObjectSendStream[T_contra], Generic[T_contra]):
             raise ClosedResourceError
         self._shared._check_put()
 
-    def clone(self) -> QuotaSendStream[T_contra]:
-        """Another end of the same stream. Receivers see the end of it when all are closed.
-
-        Raises:
-            ClosedResourceError: This end is closed.
-        """
-        if self._closed:
-            raise ClosedResourceError
-        return QuotaSendStream(self._shared)
-
-    def close(self) -> None:
-        """Close this end. Does nothing the second time; a task that waits in its `send` gets ClosedResourceError."""
-        if not self._closed:
-            self._shared._close_sender(id(self))
-            self._closed = True  # last: whoever is interrupted can do it again
-
-    async def aclose(self) -> None:
-        """`close`, and a checkpoint."""
-        self.close()
-        await checkpoint()
-
-    def statistics(self) -> StreamStatistics:
-        """The stream in numbers."""
-        return _statistics(self._shared)
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What `extra` finds: see `StreamAttribute`."""
-        return _attributes(self._shared)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self.close()
-            warnings.warn(f"unclosed <{type(self).__name__}>", ResourceWarning, source=self, stacklevel=1)
-
 
 @final
-class QuotaReceiveStream(Handle, ObjectReceiveStream[T_co], Generic[T_co]):
-    """The end of a stream to receive by; made by `open_stream` and `clone`."""
+class QuotaReceiveStream(StreamEnd, ObjectReceiveStream[T_co]):
+    """The end of a stream to receive by; made by `open_stream` and `clone`. Each item goes to one of them.
 
-    __slots__ = ("_closed", "_shared")
+    When all are closed, what is inside is given up and senders get BrokenResourceError.
+    """
 
-    def __init__(self, shared: Stream[T_co]) -> None:
-        self._closed = False
-        self._shared = shared
-        shared._receivers.add(id(self))
-        shared._adjust()
+    __slots__ = ()
+
+    def _open(self) -> None:
+        self._shared._receivers.add(id(self))
+        self._shared._adjust()
+
+    def _leave(self) -> None:
+        self._shared._close_receiver(id(self))
 
     def receive_nowait(self) -> T_co:
         """Receive the oldest item without waiting, or what the first of those brings who wait to send.
@@ -295,7 +336,7 @@ class QuotaReceiveStream(Handle, ObjectReceiveStream[T_co], Generic[T_co]):
             found = shared._take_out()
         if found is None:
             self._check()
-            return shared._receive_from_waiting()
+            return shared._receive_from_waiting()  # type: ignore[no-any-return]
         return found[0]  # type: ignore[no-any-return]
 
     async def receive(self) -> T_co:
@@ -327,71 +368,3 @@ class QuotaReceiveStream(Handle, ObjectReceiveStream[T_co], Generic[T_co]):
         shared._check_over()
         if not shared._senders and not shared._items:
             raise EndOfStream
-
-    def clone(self) -> QuotaReceiveStream[T_co]:
-        """Another end of the same stream: each item goes to one of them.
-
-        Raises:
-            ClosedResourceError: This end is closed.
-        """
-        if self._closed:
-            raise ClosedResourceError
-        return QuotaReceiveStream(self._shared)
-
-    def close(self) -> None:
-        """Close this end. With the last one, what is inside is given up and senders get BrokenResourceError.
-
-        Does nothing the second time; a task that waits in its `receive` gets ClosedResourceError.
-        """
-        if not self._closed:
-            self._shared._close_receiver(id(self))
-            self._closed = True  # last: whoever is interrupted can do it again
-
-    async def aclose(self) -> None:
-        """`close`, and a checkpoint."""
-        self.close()
-        await checkpoint()
-
-    def statistics(self) -> StreamStatistics:
-        """The stream in numbers."""
-        return _statistics(self._shared)
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What `extra` finds: see `StreamAttribute`."""
-        return _attributes(self._shared)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self.close()
-            warnings.warn(f"unclosed <{type(self).__name__}>", ResourceWarning, source=self, stacklevel=1)
-
-
-def _statistics(stream: Stream[Any]) -> StreamStatistics:
-    numbers = stream._statistics(len(stream._putters), len(stream._getters))
-    return StreamStatistics(
-        items=numbers.items,
-        bytes=numbers.bytes,
-        dropped_items=numbers.dropped_items,
-        dropped_bytes=numbers.dropped_bytes,
-        waiting_to_put=numbers.waiting_to_put,
-        waiting_to_get=numbers.waiting_to_get,
-        max_buffer_size=stream._max_items,
-        open_send_streams=len(stream._senders),
-        open_receive_streams=len(stream._receivers),
-    )
-
-
-def _attributes(stream: Stream[Any]) -> Mapping[Any, Callable[[], Any]]:
-    return {
-        StreamAttribute.account: lambda: stream._account,
-        StreamAttribute.statistics: lambda: _statistics(stream),
-    }
