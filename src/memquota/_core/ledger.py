@@ -1,4 +1,4 @@
-"""The books of one tracker: what the accounts hold, and the legal moves of bytes between them."""
+"""The books of one tracker: the legal moves of bytes between its accounts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from attrs import define
 from memquota.errors import QuotaExceeded, UsageValueError
 
 from .events import ClaimRefused, Event, OverRelease, ParticipationEnded
-from .graph import AccountNode, Scope
+from .graph import AccountNode
 from .holdings import NO_CREDIT, CreditLine, Holding, OwnHolding, PinnedHolding, Receipt
 from .limits import Limits
+from .listing import Listing
 from .waiting_line import Ticket
 
 __all__ = ["Counts", "IdleLedger", "Ledger"]
@@ -26,9 +27,6 @@ _CREDIT_CLAIMS = 16
 _CREDIT_PART = 8
 #: Less credit than this saves nobody a way to the books. Small limits are exact therefore.
 _CREDIT_WORTH = 256
-
-#: Entries of ended holdings that are swept from the indexes in one go, about 1 ms.
-_SWEEP = 256
 
 
 @define
@@ -51,47 +49,25 @@ class Counts:
     reconciled_bytes: int = 0
 
 
-class Ledger:
+class Ledger(Listing):
     """All that the accounts of a tracker hold. The root stands for the tracker itself: its limits are the tracker's.
 
     Not thread-safe: its owner holds the one lock. `accounts.py` has the moves of whole accounts.
     """
 
     def __init__(self, name: str, limits: Limits, *, strict: bool = False) -> None:
-        self.root = AccountNode(name, (), limits=limits)
+        super().__init__(AccountNode(name, (), limits=limits))
         self.strict = strict
-        self.accounts: dict[AccountNode, None] = {self.root: None}
         self.counts = Counts()
         self.peak = 0
         # Invariant B9: every account that is over its limit, and some that were, to be looked at when the next round is
         # chosen.
         self.strained: dict[AccountNode, None] = {}
-        # Grows when something happens that may give a round that found nobody a new candidate.
-        self.version = 0
-        # The sequence number of the newest candidate, and of the newest survey of all ages.
-        self.sequence = 0
-        self.surveys = 0
         # What happened, for others to take and carry out once the lock is free.
         self.events: deque[Event] = deque()
         self.ended: deque[AccountNode] = deque()
-        # Holdings that ended with their account and still have an entry (invariant B6).
-        self.debris: deque[Holding] = deque()
-
-    @property
-    def root_scope(self) -> Scope:
-        """The scope that everybody is in: the tracker's limits are its limits."""
-        scope = self.root.scope
-        assert scope is not None
-        return scope
 
     # --- holdings ---------------------------------------------------------------------------------------------------
-
-    def register(self, holding: Holding) -> None:
-        """Take a new holding into its (open) account."""
-        node = holding.node
-        if node.holdings is None:
-            node.holdings = {}
-        node.holdings[holding] = None
 
     def end(self, holding: Holding, why: str) -> int:
         """End one holding; what it has booked is written off. Returns how much that was."""
@@ -360,47 +336,6 @@ class Ledger:
         self.events.append(ClaimRefused(node.name, size, above.used, limit))
         holders = [(child.used, child.name) for child in above.children or () if child.used]
         return QuotaExceeded(node.name, size, above.used, limit, [(name, used) for used, name in nlargest(3, holders)])
-
-    # --- candidates -------------------------------------------------------------------------------------------------
-
-    def enlist(self, holding: Holding, time: float) -> None:
-        """Put a holding among the candidates of all its scopes."""
-        self.sequence += 1
-        if holding.node.used > holding.node.minimum:
-            self.version += 1  # who cannot be chosen yet gives no round a chance: each would look at all for nothing
-        holding.entry = (holding.node.priority, time, self.sequence, holding)
-        for scope in holding.node.scopes():
-            scope.index.add(holding.entry)
-
-    def unlist(self, holding: Holding) -> None:
-        """Take a holding out of the candidates."""
-        entry = holding.entry
-        if entry is not None:
-            holding.entry = None
-            for scope in holding.node.scopes():
-                scope.index.discard(entry)
-
-    def rekey(self, holding: Holding, time: float) -> None:
-        """Move a candidate to where a better bound of the time of its oldest data puts it."""
-        old = holding.entry
-        if old is None or (old[0], old[1]) == (holding.node.priority, time):
-            return
-        holding.entry = entry = (holding.node.priority, time, old[2], holding)
-        for scope in holding.node.scopes():
-            scope.index.discard(old)
-            scope.index.add(entry)
-
-    def resurvey(self, holding: Holding) -> None:
-        """Its data may be older than it said: it is asked first, also by a round that asked it already."""
-        if holding.live:
-            holding.surveyed_in = 0
-            self.version += 1
-            self.rekey(holding, float("-inf"))
-
-    def sweep(self) -> None:
-        """Remove a few entries that closed accounts left behind."""
-        for _ in range(min(_SWEEP, len(self.debris))):
-            self.unlist(self.debris.popleft())
 
 
 def _credit_of(holding: Holding, credit: int) -> int:
