@@ -35,6 +35,20 @@ def test_a_scripted_participant_answers_as_told(world: World, answer: str, outco
     assert holder.requests[0].bytes_wanted == 200
 
 
+def test_a_trickle_takes_the_items_one_after_another_to_their_last_byte(world: World) -> None:
+    """It releases what it holds and no more, and names the age of what is left."""
+    holder = world.holder("a", 2, answer="trickle")
+    holder.put(0)
+    holder.put(1)
+
+    answers = [holder.reclaim(REQUEST) for _ in range(6)]
+
+    assert answers == [Reclaimed.PARTIAL] * 6
+    assert (holder.held, holder.oldest_data()) == (0, None)
+    assert world.tracker.used == 0
+    assert world.tracker.statistics().counts.over_releases == 0
+
+
 def test_a_scripted_participant_holds_items(world: World) -> None:
     holder = world.holder("a", 100, 20)
 

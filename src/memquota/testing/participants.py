@@ -140,9 +140,13 @@ class ScriptedParticipant:
             case "nothing":
                 return Reclaimed.PARTIAL
             case "trickle":
-                time, size = self.items[0]
-                self.items[0] = (time, size - 1)
-                self.participation.release(1)
+                while self.items and not self.items[0][1]:
+                    self.items.popleft()
+                if self.items:
+                    time, size = self.items.popleft()
+                    if size > 1:
+                        self.items.appendleft((time, size - 1))
+                    self.participation.release(1)
                 return Reclaimed.PARTIAL
             case "nonsense":
                 return "maybe later"
