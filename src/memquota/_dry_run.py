@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from memquota._core.holdings import Holding, OwnHolding
 from memquota._core.judgement import judge
 from memquota._core.plan import ReclaimPlan, plan
-from memquota._core.victims import Candidate
+from memquota._core.victims import Candidate, Entry
 from memquota._handles import Registration
 from memquota._ranking import Ranking
 from memquota._rounds import Rounds
@@ -30,7 +30,10 @@ def dry_run_of(rounds: Rounds, target: int | None) -> ReclaimPlan:
     ledger = rounds.books.ledger
     ranking = Ranking(0, rounds.policy)
     candidates: dict[Holding, Candidate] = {}
-    for holding in rounds.books.enter(_holders, rounds):
+    entries = rounds.books.enter(_entries, rounds)
+    if rounds.by_time:  # of one age, by sequence; other policies rank them as they are found
+        entries.sort(key=_sequence)
+    for *_, holding in entries:
         now = rounds.books.now()
         answer, area = _ask(holding, now)
         judged = judge(holding, answer, now)
@@ -47,12 +50,8 @@ def dry_run_of(rounds: Rounds, target: int | None) -> ReclaimPlan:
     )
 
 
-def _holders(rounds: Rounds) -> list[Holding]:
-    """In the order in which they follow each other where policy and priority leave it open."""
-    entries = [entry for entry in rounds.books.ledger.root_scope.index if entry[3].live and entry[3].booked]
-    if rounds.by_time:  # by sequence, once their times are known; other policies rank them as they are found
-        entries.sort(key=_sequence)
-    return [entry[3] for entry in entries]
+def _entries(rounds: Rounds) -> list[Entry]:
+    return [entry for entry in rounds.books.ledger.root_scope.index if entry[3].live and entry[3].booked]
 
 
 def _ask(holding: Holding, now: float) -> tuple[object, float | None]:
