@@ -278,6 +278,21 @@ def test_a_participant_that_died_is_not_asked(world: World) -> None:
     assert handle.closed
 
 
+def test_a_handle_that_got_its_credit_by_a_release_claims_nothing_from_it_when_the_account_is_closed() -> None:
+    """F6: the handle that had claimed before was closed; the books know who has the credit now."""
+    world = World("1GiB")
+    holder = world.holder("a", 100_000)
+    heir = holder.participation.clone()
+    holder.participation.close()
+    heir.release(50_000)
+    assert heir._credit > 0
+
+    holder.account.close()
+
+    with pytest.raises(AccountClosed):
+        heir.claim(1)
+
+
 def test_a_dropped_handle_ends_the_participation_with_the_last(world: World) -> None:
     holder = world.holder("a", 100)
     clone: Participation | None = holder.participation.clone()

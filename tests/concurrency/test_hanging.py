@@ -216,6 +216,16 @@ def test_two_claims_at_once_start_one_pair_of_threads() -> None:
         assert (names.count("memquota-watch"), names.count("memquota-reclaim")) == (1, 1)
 
 
+def test_a_thread_reclaimer_that_is_closed_starts_no_threads_any_more() -> None:
+    """P7: nobody would end them. A claim of another thread may have found a round to be due just before."""
+    with World("thread") as world:
+        world.tracker.close()
+
+        world.tracker._rounds.reclaimer.wake(None)
+
+        assert not {"memquota-watch", "memquota-reclaim"} & {thread.name for thread in threading.enumerate()}
+
+
 def test_where_no_thread_can_be_started_claims_go_on_and_the_next_one_tries_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
