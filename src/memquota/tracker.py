@@ -265,6 +265,9 @@ class Tracker(HostSide):
         Raises:
             UsageError: A wrong argument, or called by a participant in the middle of a round.
             TrackerClosed: The tracker is closed.
+
+        Callbacks:
+            With the inline reclaimer participants are called in this thread: hold no lock that they need.
         """
         size = None if target is None else parse_size(target, what="target")
         if self._books.closed:
