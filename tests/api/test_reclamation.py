@@ -332,6 +332,21 @@ def test_empty_and_new_participants_are_no_corruption(world: World) -> None:
     assert sum(one.account.closed for one in world.holders) == 1
 
 
+def test_what_a_participant_with_credit_gives_back_counts_at_once() -> None:
+    """P5, P10: it is no stall that its releases would have been the handle's credit."""
+    world = World("1MiB")
+    holder = world.holder("a", *[100] * 100, answer="partial")
+    assert holder.participation._credit + 500 <= holder.participation._cap
+
+    ended = world.tracker.reclaim(world.tracker.used - 500)
+
+    assert ended is not None
+    assert (ended.outcome, ended.victims) == (RoundOutcome.DONE, 1)
+    assert 500 <= ended.freed < 5000
+    assert holder.held == 9500
+    assert not holder.account.closed
+
+
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 

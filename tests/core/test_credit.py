@@ -30,6 +30,23 @@ def test_a_small_claim_brings_credit_for_many_more() -> None:
     check_books(ledger)
 
 
+def test_who_is_asked_for_memory_gets_no_credit_meanwhile() -> None:
+    """P10: what it gives back is off the books at once, and nobody else is asked in vain."""
+    ledger = ledger_of(32 * MIB)
+    who = member(ledger, "who", 40 * KIB)
+    who.holding.node.asked = True
+
+    ledger.release(who.holding, who.line, 10 * KIB)
+    assert (who.credit, who.holding.booked, who.holding.cap) == (0, 30 * KIB, 0)
+    who.claim(KIB)
+    assert (who.credit, who.holding.booked) == (0, 31 * KIB)
+
+    who.holding.node.asked = False
+    who.claim(KIB)
+    assert who.credit == 16 * KIB // 2
+    check_books(ledger)
+
+
 def test_a_larger_claim_brings_credit_for_eight_of_its_size() -> None:
     ledger = ledger_of(32 * MIB)
     who = member(ledger, "who", 2000)

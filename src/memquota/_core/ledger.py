@@ -245,8 +245,11 @@ class Ledger(Listing):
         return room
 
     def _allowance(self, holding: Holding, size: int) -> int:
-        """How much credit the handle may have now: nothing under pressure, in strict mode, or for one of several."""
-        if self.strict or holding.handles != 1:
+        """How much credit the handle may have now: nothing under pressure, in strict mode, or for one of several.
+
+        Nor while its account is asked for memory: what it gives back is to be seen.
+        """
+        if self.strict or holding.handles != 1 or holding.node.asked:
             return 0
         # Here and in what it calls for comparisons do what min and max would do: at half the cost, in every claim.
         cap = _CREDIT_CLAIMS * size
