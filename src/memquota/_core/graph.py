@@ -32,8 +32,9 @@ class Scope:
 
     def fell(self, used: int) -> None:
         """Usage went down to this: what it grows by counts from there."""
-        if self.gave_up is not None and used < self.gave_up[0]:
-            self.gave_up = used, self.gave_up[1]
+        if self.gave_up is not None:
+            least, version = self.gave_up
+            self.gave_up = min(least, used), version
 
 
 class AccountNode:
