@@ -103,7 +103,7 @@ class Ranking:
                     key = number_text(key)
             else:
                 rank = _Reversed(key)
-                key = str(key)
+                key = str.__str__(str(key))  # likewise: what it answers may be a subclass
             # The number differs: holdings are never compared.
             yield candidate.priority, rank, number, holding, key, candidate
 

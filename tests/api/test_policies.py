@@ -134,6 +134,23 @@ class Fractional(float):
     __str__ = __format__ = __neg__ = __lt__ = __gt__ = __repr__  # type: ignore[assignment]
 
 
+class Whole(int):
+    """The same of an int."""
+
+    __str__ = __format__ = __neg__ = __lt__ = __gt__ = __repr__ = Fractional.__repr__  # type: ignore[assignment]
+
+
+class Label(str):
+    """Text that can be ordered and is its own text; its other code is none of ours."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+    __format__ = __repr__ = Fractional.__repr__  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -147,6 +164,8 @@ class Fractional(float):
         lambda one: -(10**5000) + one.bytes,
         lambda one: Backwards(one.bytes),
         lambda one: Fractional(one.bytes),
+        lambda one: Whole(one.bytes),
+        lambda one: Label(f"{one.bytes:9}"),
         lambda one: one.bytes > 250,
         lambda one: one.bytes if one.bytes < 250 else Fraction(one.bytes),
         lambda one: True if one.bytes < 250 else Decimal(one.bytes),
