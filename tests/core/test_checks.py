@@ -350,6 +350,32 @@ def test_rebuilding_names_the_account_that_was_closed_itself() -> None:
     assert below.ended == CloseReason(CloseKind.CLOSED, "top", "closed with 'top': by hand", 9.0)
 
 
+def test_rebuilding_tells_an_account_that_was_closed_from_one_of_its_name_that_went_along() -> None:
+    """Names are not unique: the reason says once with whom it was closed."""
+    ledger = ledger_of()
+    top = account(ledger, "same")
+    middle = account(ledger, "same", top)
+    below = account(ledger, "below", middle)
+    why = CloseReason(CloseKind.CLOSED, "same", "by hand", 9.0)
+    top.ended, middle.ended = why, why.along()
+
+    rebuild(ledger)
+
+    assert below.ended == CloseReason(CloseKind.CLOSED, "same", "closed with 'same': by hand", 9.0)
+
+
+def test_rebuilding_trusts_no_lineage_that_was_known() -> None:
+    """What is above an account is found anew before it is asked whether that ended."""
+    sample = Sample()
+    sample.both._lineage = (sample.both,)
+    sample.left.ended = CloseReason(CloseKind.CLOSED, "left", "by hand", 9.0)
+
+    rebuild(sample.ledger)
+
+    assert sample.both.ended == CloseReason(CloseKind.CLOSED, "left", "closed with 'left': by hand", 9.0)
+    check_books(sample.ledger)
+
+
 def test_rebuilding_ends_a_holding_whose_last_handle_went() -> None:
     sample = Sample()
     sample.alone.holding.handles = 0

@@ -78,7 +78,6 @@ def rebuild(ledger: Ledger) -> None:
     for node in list(ledger.accounts):
         _end_with_what_is_above(ledger, node)
     for node in ledger.accounts:
-        node.forget_lineage()
         node.used = 0
         node.children = None
         if node.scope is not None:
@@ -97,8 +96,9 @@ def _end_with_what_is_above(ledger: Ledger, node: AccountNode) -> None:
     """An account that ended, or that is below one that did, is over."""
     if node.ended is None:
         for above in node.lineage():
-            if above.ended is not None:  # either the account that was closed, or one that went with it
-                node.ended = above.ended.along() if above.ended.account == above.name else above.ended
+            if above.ended is not None:  # either the account that was closed, or one that went with one above it
+                went_along = any(parent.ended is not None for parent in above.parents)
+                node.ended = above.ended if went_along else above.ended.along()
                 break
     if node.ended is not None:
         ledger.ended.append(node)
