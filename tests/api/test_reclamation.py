@@ -19,7 +19,7 @@ from memquota import (
     UsageError,
 )
 from memquota.observe import RoundEnded, RoundOutcome, RoundStarted, VictimAsked, VictimOutcome, VictimSettled
-from memquota.testing import ScriptedParticipant, assert_books_balance
+from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 from tests.api.support import World, logged, raises
 
 
@@ -558,6 +558,58 @@ def test_a_round_that_stopped_goes_on_in_another_account_or_by_hand(
     assert (ended.number, ended.outcome, ended.used) == (2, RoundOutcome.DONE, 0)
     assert [event.number for event in world.told(RoundEnded)] == [1, 2]
     assert all(one.account.closed for one in holders)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeClock, FakeClock]:
+    """Real time and the processor's time, as a round sees them."""
+    real, processor = FakeClock(), FakeClock()
+    monkeypatch.setattr("memquota.reclaimers._loop._SLICE", 0.003)
+    monkeypatch.setattr("memquota.reclaimers._loop.monotonic", real)
+    monkeypatch.setattr("memquota.reclaimers._loop.processor_time", processor)
+    return real, processor
+
+
+@pytest.mark.parametrize(("computes", "claims"), [(0.002, 6), (0.0, 1)])
+def test_a_slice_is_what_a_round_computes_not_what_it_takes(
+    clocks: tuple[FakeClock, FakeClock], computes: float, claims: int
+) -> None:
+    """P11: where others use the processor too, a round is not cut into pieces for that."""
+    real, processor = clocks
+
+    def answer(one: ScriptedParticipant, _: object) -> Reclaimed:
+        real.advance(0.5)
+        processor.advance(computes)
+        return Reclaimed.COLLAPSING
+
+    world = World(1000, low_water=50)
+    holders = [world.holder(f"h{n}", 100, answer=answer) for n in range(10)]
+    account = world.tracker.new_account("claims", priority=1)
+    for _ in range(claims):
+        assert world.told(RoundEnded) == []
+        account.claim(1)
+
+    assert all(holder.account.closed for holder in holders)
+    assert len(world.told(RoundEnded)) == 1
+    assert world.tracker.used == claims
+
+
+def test_the_processors_time_is_looked_at_only_when_enough_real_time_has_gone_by(
+    world: World, clocks: tuple[FakeClock, FakeClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a system call, which is more than the rest of a step."""
+    looks: list[float] = []
+
+    def look() -> float:
+        looks.append(0.0)
+        return 0.0
+
+    monkeypatch.setattr("memquota.reclaimers._loop.processor_time", look)
+    for n in range(11):
+        world.holder(f"h{n}", 100)
+
+    assert len(world.told(VictimAsked)) == 4
+    assert len(looks) == 1
 
 
 def test_rounds_of_a_thread_run_to_their_end(monkeypatch: pytest.MonkeyPatch) -> None:

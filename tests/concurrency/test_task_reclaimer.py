@@ -164,6 +164,7 @@ async def test_others_of_the_loop_run_every_five_milliseconds_of_a_round(
         await checkpoint()
 
     monkeypatch.setattr("memquota.reclaimers._loop.processor_time", meter)
+    monkeypatch.setattr("memquota.reclaimers._loop.monotonic", meter)
     monkeypatch.setattr("memquota.reclaimers.task.checkpoint", breathe)
     turns = 0
 

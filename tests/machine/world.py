@@ -40,10 +40,11 @@ class RealTime:
     def __init__(self) -> None:
         self.time = 0.0
         self.computed = 0.0
-        # What each look at the processor's time costs: above 5 ms a round pauses after every step.
+        # What each look at a clock costs: above 5 ms a round pauses after every step.
         self.cost = 0.0
 
     def monotonic(self) -> float:
+        self.time += self.cost
         return self.time
 
     def processor_time(self) -> float:

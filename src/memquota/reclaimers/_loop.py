@@ -53,31 +53,50 @@ class Answers:
             self.fail(registration, f"answered {type(answer).__name__} when it was asked for memory")
 
 
+class _Turn:
+    """How long a runner has computed since it let others in."""
+
+    __slots__ = ("_computed", "_real")
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Others were let in."""
+        self._real = monotonic()
+        self._computed = processor_time()
+
+    def over(self) -> bool:
+        """Whether it is time to let others in."""
+        # Who computed for that long has taken that long: mostly there is no need to ask the system, which costs more.
+        return monotonic() - self._real > _SLICE and processor_time() - self._computed > _SLICE
+
+
 def steps(rounds: Rounds, runner: Runner) -> Generator[Ask | Pace, None, None]:
     """Run rounds until none is due. Surveys itself; yields the asks that are to be made, and when to let others run."""
-    started = processor_time()
+    turn = _Turn()
     while (step := rounds.next_step(runner)) is not None:
         match step:
             case Survey():
-                _survey(rounds, runner, step, started)
+                _survey(rounds, runner, step, turn)
             case Offer():
                 ranking = rounds.ranking_of(step.survey)
                 while ranking.sort_some():
-                    if processor_time() - started > _SLICE:
+                    if turn.over():
                         yield "breathe"
-                        started = processor_time()
+                        turn.begin()
                 rounds.offered(runner, ranking.hand_over())
             case Wait():
                 yield "wait"
-                started = processor_time()
+                turn.begin()
             case Ask():
                 yield step
-        if processor_time() - started > _SLICE:
+        if turn.over():
             yield "breathe"
-            started = processor_time()
+            turn.begin()
 
 
-def _survey(rounds: Rounds, runner: Runner, step: Survey, started: float) -> None:
+def _survey(rounds: Rounds, runner: Runner, step: Survey, turn: _Turn) -> None:
     answers: list[tuple[Holding, object]] = []
     found: list[tuple[Holding, float | None]] = []
     for holding in step.holdings:
@@ -90,7 +109,7 @@ def _survey(rounds: Rounds, runner: Runner, step: Survey, started: float) -> Non
                 continue
         answers.append((holding, answer))
         found.append((holding, area))
-        if rounds.by_time and processor_time() - started > _SLICE:
+        if rounds.by_time and turn.over():
             break  # the others are asked for again, when others were let in
     rounds.surveyed(runner, answers)
     if not rounds.by_time and rounds.runner is runner:
