@@ -21,7 +21,7 @@ from memquota._handles import Registration
 from memquota._ranking import Ranking, name_of
 from memquota.clock import monotonic
 from memquota.errors import TrackerClosed, UsageError
-from memquota.observe.log import log_participant
+from memquota.observe.log import log_participant, logs_victims
 from memquota.participant import ReclaimRequest
 
 __all__ = ["Call", "Demand", "Reclaimer", "Rounds", "Runner"]
@@ -53,7 +53,7 @@ class Call(NamedTuple):
 class Runner:
     """Whoever runs the round. Tells what it is doing, so that others can take over from one that hangs."""
 
-    __slots__ = ("_participant", "call", "claimer", "later", "left", "thread")
+    __slots__ = ("_participant", "call", "claimer", "later", "left", "logs", "thread")
 
     def __init__(self, claimer: Holding | None = None) -> None:
         self.thread = get_ident()
@@ -61,6 +61,8 @@ class Runner:
         # which may have other participations too.
         self.claimer = claimer
         self._participant = claimer.target() if isinstance(claimer, Registration) else None
+        # Whether the log tells of each victim. Looked at here, as that takes locks of the log's.
+        self.logs = logs_victims()
         # What it is doing; one value, so that others always see things that belong together.
         self.call: Call | None = None
         # Whether it was interrupted. Set before anything else is done about it, which may be interrupted too.
@@ -210,6 +212,7 @@ class Rounds:
         if call.ask is None:
             self._detach(call.registration, f"oldest_data {text}")
         else:
+            current.heard = True
             failure = f"participant {call.registration.label} {text}"
             current.settle(call.ask, collapsing=True, failure=failure, now=now)
 
@@ -246,6 +249,7 @@ class Rounds:
     def _next_step(self, runner: Runner, now: float) -> Step | None:
         if self.runner is not runner or self.round is None:
             return None
+        self.round.heard = runner.logs or bool(self.books.hooks.entries)
         step = self.round.next(now)
         if not isinstance(step, RoundEnded):
             return step
@@ -333,6 +337,7 @@ class Rounds:
 
     def _settle(self, runner: Runner, ask: Ask, collapsing: bool, failure: str | None, now: float) -> None:
         if self.runner is runner and self.round is not None:
+            self.round.heard = runner.logs or bool(self.books.hooks.entries)
             self.round.settle(ask, collapsing=collapsing, failure=failure, now=now)
 
     def detach(self, registration: Registration, why: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memquota import Account, MemoryReclaimed, Tracker, TrackerClosed, UsageError
+from memquota import Account, MemoryReclaimed, Reclaimed, Tracker, TrackerClosed, UsageError
 from memquota.observe import (
     AccountClosing,
     Event,
@@ -20,7 +20,7 @@ from memquota.observe import (
     VictimAsked,
     VictimSettled,
 )
-from memquota.testing import assert_books_balance
+from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 from tests.api.support import World, logged, raises
 
 
@@ -48,6 +48,33 @@ def test_events_cannot_be_changed(world: World) -> None:
 
     with pytest.raises(AttributeError):
         event.limit = 5  # type: ignore[misc]
+
+
+def test_who_subscribes_in_the_middle_of_a_round_is_told_the_rest() -> None:
+    """Also where nobody listened before: the answer that was under way, and the next victims."""
+    clock = FakeClock(100.0)
+    tracker = Tracker(1000, low_water=400, clock=clock)
+    events: list[Event] = []
+
+    def answer(one: ScriptedParticipant, request: object) -> Reclaimed:
+        if not events:
+            tracker.subscribe(events.append)
+        return Reclaimed.COLLAPSING
+
+    holders = []
+    for name in ("a", "b", "c"):
+        holders.append(ScriptedParticipant(tracker.new_account(name), clock, answer=answer))
+        holders[-1].put(400 if name != "c" else 300)
+        clock.advance(1)
+
+    assert [(type(event), getattr(event, "account", None)) for event in events] == [
+        (AccountClosing, "a"),
+        (VictimSettled, "a"),
+        (VictimAsked, "b"),
+        (AccountClosing, "b"),
+        (VictimSettled, "b"),
+        (RoundEnded, None),
+    ]
 
 
 def test_a_subscription_ends_when_it_is_ended(world: World) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from memquota import QuotaExceeded, Reclaimed
-from memquota.testing import ScriptedParticipant, assert_books_balance
+from memquota import QuotaExceeded, Reclaimed, Tracker
+from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 from tests.api.support import World
 
 
@@ -241,3 +241,23 @@ def test_a_handler_may_close_everything(handle: Callable[[Callable[[], object]],
     assert handler.deepest == 1
     assert world.tracker.closed
     assert world.tracker.used == 0
+
+
+def test_failures_are_warnings_where_nobody_listens_to_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    """P5: without a hook, and with the log as it is by default."""
+    clock = FakeClock(100.0)
+    tracker = Tracker(1000, clock=clock, name="main")
+
+    def answer(one: ScriptedParticipant, request: object) -> Reclaimed:
+        raise ValueError("no")
+
+    one = ScriptedParticipant(tracker.new_account("bad"), clock, answer=answer)
+    one.put(400)
+    tracker.reclaim(0)
+
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        (
+            "main: round 1: 'bad' failed, 400 B freed: "
+            "participant ScriptedParticipant raised ValueError when it was asked for memory"
+        )
+    ]

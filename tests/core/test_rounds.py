@@ -684,3 +684,43 @@ def test_a_round_that_waits_for_nothing_but_its_ask_waits() -> None:
     next_ask(one, [who])
 
     assert survey(one, [who]) == Wait()
+
+
+# --- what is told where nobody listens --------------------------------------------------------------------------------
+
+
+def test_nothing_is_told_of_victims_where_nobody_listens() -> None:
+    """Only that the round began and ended: the books say the rest all the same."""
+    ledger = ledger_of(1000)
+    first, second = member(ledger, "first", 300, age=90.0), member(ledger, "second", 800, age=95.0)
+    second.answer = give(second)
+    one = round_about(ledger)
+    one.heard = False
+
+    ended = run(one, [first, second])
+
+    assert [type(event) for event in events_of(ledger)] == [RoundStarted, RoundEnded]
+    assert (ended.victims, ended.freed) == (2, 350)
+    assert ledger.counts == Counts(rounds=1, victims=2, collapsed=1, partial=1, bytes_reclaimed=350)
+    assert list(ledger.ended) == [first.holding.node]
+    assert first.holding.node.ended is not None
+
+
+def test_somebody_listens_unless_it_is_said_that_nobody_does() -> None:
+    assert round_about(ledger_of()).heard
+
+
+def test_a_failure_is_told_where_nobody_listens() -> None:
+    """P5: it is worth a warning."""
+    ledger = ledger_of(1000)
+    who = member(ledger, "who", 1100, age=90.0)
+    who.answer = lambda ask: "participant who raised ValueError"
+    one = round_about(ledger)
+    one.heard = False
+
+    ended = run(one, [who])
+
+    assert events_of(ledger)[1:] == [
+        VictimSettled(1, "who", VictimOutcome.FAILED, 350, 1100, "participant who raised ValueError", 100.0),
+        ended,
+    ]

@@ -139,8 +139,11 @@ def reconfigure(ledger: Ledger, node: AccountNode, limits: Limits | None, minimu
     )
 
 
-def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason) -> int:
-    """Close an account with all its descendants and forget what they hold. Linear; returns the bytes written off."""
+def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason, *, told: bool = True) -> int:
+    """Close an account with all its descendants and forget what they hold. Linear; returns the bytes written off.
+
+    Events say so, unless nobody wants to be told.
+    """
     if node.ended is not None:
         return 0
     members = subtree(node)
@@ -160,7 +163,8 @@ def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason) -> int
             written_off += holding.booked
             if holding.entry is not None:
                 ledger.debris.append(holding)
-        ledger.events.append(AccountClosing(member.name, why, written_off))
+        if told:
+            ledger.events.append(AccountClosing(member.name, why, written_off))
         ledger.ended.append(member)
         ledger.strained.pop(member, None)
         for parent in member.parents:

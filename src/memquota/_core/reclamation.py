@@ -59,6 +59,10 @@ class Round:
         why: What started it.
         policy: The name of the policy in explanations; None for the order of the index: oldest data first.
         now: The time.
+
+    Attributes:
+        heard: Whether anybody listens to what victims are asked, and answer as they should. Where nobody does, events
+            are made of the start, the end, and of what is worth a warning.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Round:
         assert node.scope is not None
         self.node = node
         self.ended: RoundEnded | None = None
+        self.heard = True
         self._ledger = ledger
         self._scope = node.scope
         self._target = target
@@ -204,21 +209,22 @@ class Round:
         self._outstanding[ask] = None  # first: whatever tears this, `cancel` finds who is marked as being asked
         self._chosen = None
         self._chosen_members = []
-        self._ledger.events.append(
-            VictimAsked(
-                self.number,
-                victim.name,
-                ask.why,
-                age_of(chosen, now),
-                ask.used,
-                self._candidates.scores.get(chosen, (victim.priority, time_of(chosen))),
-                ask.wanted,
-                sum(1 for held in ask.holdings if held.live and held.booked),
-                None if following is None else following.node.name,
-                None if following is None else age_of(following, now),
-                now,
+        if self.heard:
+            self._ledger.events.append(
+                VictimAsked(
+                    self.number,
+                    victim.name,
+                    ask.why,
+                    age_of(chosen, now),
+                    ask.used,
+                    self._candidates.scores.get(chosen, (victim.priority, time_of(chosen))),
+                    ask.wanted,
+                    sum(1 for held in ask.holdings if held.live and held.booked),
+                    None if following is None else following.node.name,
+                    None if following is None else age_of(following, now),
+                    now,
+                )
             )
-        )
         return ask
 
     def _why(self, holding: Holding, now: float) -> str:
@@ -268,9 +274,10 @@ class Round:
             else:
                 kind = _CLOSE_KINDS[outcome]
                 reason = CloseReason(kind, victim.name, f"{ask.why}; {detail}", now)
-                freed += close_account(self._ledger, victim, reason)
+                freed += close_account(self._ledger, victim, reason, told=self.heard)
         self._count(outcome, freed)
-        self._ledger.events.append(VictimSettled(self.number, victim.name, outcome, ask.wanted, freed, detail, now))
+        if self.heard or outcome in _WARNED_OF:
+            self._ledger.events.append(VictimSettled(self.number, victim.name, outcome, ask.wanted, freed, detail, now))
 
     def _verdict(self, ask: Ask, collapsing: bool, failure: str | None, freed: int) -> tuple[VictimOutcome, str]:
         victim = ask.victim
@@ -330,6 +337,9 @@ class Round:
         self._ledger.events.append(self.ended)
         return self.ended
 
+
+#: How a victim answers that does not do as it should.
+_WARNED_OF: Final = (VictimOutcome.FAILED, VictimOutcome.STALLED)
 
 _CLOSE_KINDS: Final = {
     VictimOutcome.COLLAPSED: CloseKind.RECLAIMED,

@@ -19,8 +19,8 @@ class Hooks:
     """The subscriptions of one tracker."""
 
     def __init__(self) -> None:
-        # Changed in single steps only, without a lock.
-        self._hooks: dict[Hook, None] = {}
+        #: Who is told. Changed in single steps only, without a lock.
+        self.entries: dict[Hook, None] = {}
 
     def subscribe(self, hook: Hook) -> Callable[[], None]:
         """Deliver events to `hook` until the returned function is called. It may be called more than once."""
@@ -30,18 +30,18 @@ class Hooks:
         def entry(event: Event) -> object:  # its own, as the same hook may subscribe twice
             return hook(event)
 
-        self._hooks[entry] = None
+        self.entries[entry] = None
 
         def unsubscribe() -> None:
-            self._hooks.pop(entry, None)
+            self.entries.pop(entry, None)
 
         return unsubscribe
 
     def publish(self, event: Event) -> None:
         """Call every hook; one that raises is logged and removed."""
-        for hook in tuple(self._hooks):
+        for hook in tuple(self.entries):
             try:
                 hook(event)
             except Exception:
-                self._hooks.pop(hook, None)
+                self.entries.pop(hook, None)
                 log_callback_failure("a hook, which is removed", type(event).__name__)

@@ -25,7 +25,15 @@ from memquota._core.events import (
 )
 from memquota.errors import size_text
 
-__all__ = ["Trouble", "log_accounting", "log_callback_failure", "log_event", "log_host", "log_participant"]
+__all__ = [
+    "Trouble",
+    "log_accounting",
+    "log_callback_failure",
+    "log_event",
+    "log_host",
+    "log_participant",
+    "logs_victims",
+]
 
 _accounts = logging.getLogger("memquota.accounts")
 _gates = logging.getLogger("memquota.gates")
@@ -54,15 +62,21 @@ def log_accounting(text: str) -> None:
     _emit(_accounting, logging.WARNING, text)
 
 
+def logs_victims() -> bool:
+    """Whether a line is written of a victim that does as it should. Not under a lock: the log has locks of its own."""
+    return _reclaim.isEnabledFor(logging.INFO) or _accounts.isEnabledFor(logging.DEBUG)
+
+
 def log_event(event: Event, tracker: str) -> None:
     """Write the line of an event, if it has one."""
     match event:
         case RoundStarted():
-            text = (
-                f"{tracker}: round {event.number} about {event.scope!r} starts: {event.why}; "
-                f"{size_text(event.used)} used, down to {size_text(event.target)}"
-            )
-            _emit(_reclaim, logging.INFO, text)
+            if _reclaim.isEnabledFor(logging.INFO):
+                text = (
+                    f"{tracker}: round {event.number} about {event.scope!r} starts: {event.why}; "
+                    f"{size_text(event.used)} used, down to {size_text(event.target)}"
+                )
+                _emit(_reclaim, logging.INFO, text)
         case VictimAsked() if _reclaim.isEnabledFor(logging.INFO):  # two lines a victim: not made where nobody reads
             following = f"; next would be {event.next_account!r}" if event.next_account is not None else ""
             text = (
@@ -82,11 +96,13 @@ def log_event(event: Event, tracker: str) -> None:
                 _emit(_reclaim, level, text)
         case RoundEnded():
             level = logging.WARNING if event.outcome is RoundOutcome.NOBODY_LEFT else logging.INFO
-            text = (
-                f"{tracker}: round {event.number} about {event.scope!r} ends, {event.outcome.value}: {event.victims} "
-                f"asked, {size_text(event.freed)} freed, {size_text(event.used)} used of {size_text(event.target)}"
-            )
-            _emit(_reclaim, level, text)
+            if _reclaim.isEnabledFor(level):
+                text = (
+                    f"{tracker}: round {event.number} about {event.scope!r} ends, {event.outcome.value}: "
+                    f"{event.victims} asked, {size_text(event.freed)} freed, "
+                    f"{size_text(event.used)} used of {size_text(event.target)}"
+                )
+                _emit(_reclaim, level, text)
         case ParticipationEnded():
             text = (
                 f"{tracker}: participant {event.participant} of account {event.account!r} is detached, "
