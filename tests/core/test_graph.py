@@ -16,7 +16,6 @@ def test_a_new_account_holds_nothing() -> None:
     assert (node.asked, node.over_released) == (False, False)
     assert list(node.live_holdings()) == []
     assert node.scoped() == ()
-    assert node.scopes() == []
     assert node.lineage() == (node,)
 
 
@@ -28,7 +27,6 @@ def test_an_account_with_limits_has_a_scope() -> None:
     assert node.scope.limits is limits
     assert (node.scope.credit_out, len(node.scope.index), node.scope.gave_up) == (0, 0, None)
     assert (node.minimum, node.priority) == (5, 2)
-    assert node.scopes() == [node.scope]
     assert node.scoped() == (node,)
 
 
@@ -58,16 +56,6 @@ def test_a_lineage_is_made_anew_after_it_was_forgotten() -> None:
     assert node.scoped() == (ledger.root,)  # remembered
     node.forget_lineage()
     assert node.scoped() == (node, ledger.root)
-    assert node.scopes() == [node.scope, ledger.root_scope]
-
-
-def test_scopes_that_went_are_left_out() -> None:
-    ledger = ledger_of()
-    node = account(ledger, limit=10)
-    node.lineage()
-    node.scope = None
-
-    assert node.scopes() == [ledger.root_scope]
 
 
 def test_a_subtree_has_the_account_first_and_everybody_below_once() -> None:

@@ -83,6 +83,7 @@ def test_no_code_of_an_answer_runs() -> None:
     shy_int = type("ShyInt", (int,), methods)
 
     assert judge(holding(), shy(50.0), NOW).time == 50.0
+    assert judge(holding(), shy(100.5), NOW).time == NOW
     assert judge(holding(), shy_int(50), NOW).time == 50.0
     assert judge(holding(), shy_int(101), NOW).time == NOW
     assert judge(holding(), shy(nan), NOW).complaint == "answered an object of type Shy for the time of its oldest data"

@@ -724,3 +724,14 @@ def test_a_failure_is_told_where_nobody_listens() -> None:
         VictimSettled(1, "who", VictimOutcome.FAILED, 350, 1100, "participant who raised ValueError", 100.0),
         ended,
     ]
+
+
+def test_a_victim_that_has_closed_leaves_nothing_among_the_candidates() -> None:
+    """Not even what is swept at the next look into the books."""
+    ledger = ledger_of(1000)
+    who, other = member(ledger, "who", 600, age=90.0), member(ledger, "other", 500, age=95.0)
+    one = round_about(ledger)
+    one.settle(next_ask(one, [who, other]), collapsing=True, failure=None, now=100.0)
+
+    assert [entry[3] for entry in ledger.root_scope.index] == [other.holding]
+    assert not ledger.debris

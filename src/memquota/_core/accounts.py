@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-
 from memquota.errors import UsageValueError
 
 from .events import AccountClosing, CloseReason, LimitsChanged
@@ -148,13 +146,15 @@ def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason, *, tol
         return 0
     members = subtree(node)
     freed = node.used
-    reasons = [reason, *repeat(reason.along(), len(members) - 1)] if len(members) > 1 else [reason]
+    below = members[1:]
+    along = reason.along() if below else reason
     if freed:
         _take_out(members)
     # Commit.
-    for member, why in zip(members, reasons, strict=True):
-        member.ended = why  # the topmost first: `rebuild` ends what is below it, should this be torn
-    for member, why in zip(members, reasons, strict=True):
+    node.ended = reason  # the topmost first: `rebuild` ends what is below it, should this be torn
+    for member in below:
+        member.ended = along
+    for member in members:
         member.used = 0
         if member.scope is not None:
             member.scope.credit_out = 0
@@ -164,7 +164,7 @@ def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason, *, tol
             if holding.entry is not None:
                 ledger.debris.append(holding)
         if told:
-            ledger.events.append(AccountClosing(member.name, why, written_off))
+            ledger.events.append(AccountClosing(member.name, reason if member is node else along, written_off))
         ledger.ended.append(member)
         ledger.strained.pop(member, None)
         for parent in member.parents:
@@ -177,15 +177,17 @@ def close_account(ledger: Ledger, node: AccountNode, reason: CloseReason, *, tol
 def _take_out(members: list[AccountNode]) -> None:
     """Take what the members hold out of the sums of every account above them that is not one of them."""
     inside = set(members)
-    if all(parent in inside for member in members[1:] for parent in member.parents):
+    if all(map(inside.issuperset, [member.parents for member in members[1:]])):
         groups = [members]  # one way out, through the first: all goes together
     else:
         groups = [[member] for member in members]
     for group in groups:
-        held = [holding for member in group for holding in member.live_holdings()]
-        size = sum(holding.booked for holding in held)
-        credit = sum(holding.cap for holding in held)
-        for above in group[0].lineage() if held else ():
+        size = credit = 0
+        for member in group:
+            for holding in member.live_holdings():
+                size += holding.booked
+                credit += holding.cap
+        for above in group[0].lineage() if size else ():  # no credit without bytes (invariant B2)
             if above not in inside:
                 above.used -= size
                 if above.scope is not None:

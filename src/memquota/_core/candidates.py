@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -67,10 +68,10 @@ class Candidates:
                 return None
             for entry in entries:
                 holding = entry[3]
+                if self._eligible(entry):
+                    return holding if holding.surveyed_in == self.survey else self._survey_from(index, entry, missing)
                 if not holding.live or not holding.booked:
                     self._ledger.unlist(holding)
-                elif self._eligible(holding):
-                    return holding if holding.surveyed_in == self.survey else self._survey_from(index, entry, missing)
             self._cursor = entries[-1]
         return Survey((), self.survey)
 
@@ -82,9 +83,9 @@ class Candidates:
         asked = [first[3]]
         if missing > 0:
             missing -= first[3].booked
-            for entry in index.after(first, _SURVEYED - 1):
+            for entry in islice(index.behind(first), _SURVEYED - 1):  # mostly a few of them
                 holding = entry[3]
-                if self._eligible(holding) and holding.surveyed_in != self.survey:
+                if holding.surveyed_in != self.survey and self._eligible(entry):
                     asked.append(holding)
                     if missing <= 0:
                         break
@@ -98,26 +99,22 @@ class Candidates:
                 self._cursor = entries[-1]
                 return Survey(
                     tuple(
-                        entry[3]
-                        for entry in entries
-                        if entry[3].surveyed_in != self.survey and self._eligible(entry[3])
+                        entry[3] for entry in entries if entry[3].surveyed_in != self.survey and self._eligible(entry)
                     ),
                     self.survey,
                 )
             self._surveyed_all = True
         while self._offered:
-            holding = self._offered[0]
-            if self._eligible(holding):
-                return holding
+            entry = self._offered[0].entry
+            if entry is not None and self._eligible(entry):
+                return entry[3]
             self._offered.popleft()
         return None if self._all_offered else Offer(self.survey)
 
-    def _eligible(self, holding: Holding) -> bool:
+    def _eligible(self, entry: Entry) -> bool:
+        _, _, number, holding = entry
         return (
-            may_go(holding)
-            and not holding.node.asked
-            and holding not in self._resting
-            and _entry_of(holding)[2] <= self._newest_entry
+            not holding.node.asked and number <= self._newest_entry and may_go(holding) and holding not in self._resting
         )
 
     def again(self, holding: Holding | None) -> None:
@@ -136,15 +133,15 @@ class Candidates:
             return None
         if isinstance(holding, OwnHolding):
             answer = holding.oldest()
-        judged = judge(holding, answer, now)
+        time, idle, silent, complaint = judge(holding, answer, now)
         holding.surveyed_in = self.survey
-        holding.silent_since = holding.claims if judged.silent else -1
-        if judged.idle:
+        holding.silent_since = holding.claims if silent else -1
+        if idle:
             self._resting.add(holding)
-        self._ledger.rekey(holding, judged.time)
+        self._ledger.rekey(holding, time)
         if not self._ranked and self._cursor is not None and holding.entry < self._cursor:
             self._cursor = None  # older than it was known to be: may have been passed over
-        return judged.complaint
+        return complaint
 
     def offered(self, ranked: list[tuple[Holding, object]]) -> None:
         """Take the next candidates in the policy's order, with their scores; none when all were handed over."""
@@ -157,8 +154,8 @@ class Candidates:
 
 def may_go(holding: Holding) -> bool:
     """Whether it holds something, in an account that is not protected."""
-    node = holding.node
-    return holding.live and holding.booked > 0 and node.used > node.minimum
+    node = holding.node  # what `live` asks is asked here: each candidate comes by several times
+    return holding.booked > 0 and node.used > node.minimum and holding.ended is None and node.ended is None
 
 
 def time_of(holding: Holding) -> float:

@@ -115,10 +115,6 @@ class AccountNode:
             self.lineage()
         return self._scoped
 
-    def scopes(self) -> list[Scope]:
-        """The scopes that this account is in."""
-        return [node.scope for node in self.scoped() if node.scope is not None]
-
     def forget_lineage(self) -> None:
         """The graph or the scopes above have changed."""
         self._lineage = None
@@ -132,6 +128,8 @@ class AccountNode:
 
 def subtree(node: AccountNode) -> list[AccountNode]:
     """The account, first, and every descendant, each once."""
+    if not node.children:  # as nearly all accounts
+        return [node]
     found: dict[AccountNode, None] = {node: None}
     pending = [node]
     while pending:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from math import inf, isnan
-from typing import cast
-
-from attrs import frozen
+from typing import NamedTuple, cast
 
 from .holdings import Holding
 
 __all__ = ["Judged", "describe_age", "judge"]
 
 
-@frozen
-class Judged:
+class Judged(NamedTuple):
     """What an answer is worth.
 
     Attributes:
@@ -35,6 +32,8 @@ def judge(holding: Holding, answer: object, now: float) -> Judged:
     A time in the future is now. None is now the first time (bytes are claimed before they are enqueued), and very old
     when a later round gets it again and nothing was claimed in between. Nonsense is very old.
     """
+    if type(answer) is float and not isnan(answer):  # nearly always
+        return Judged(min(answer, now))
     if answer is None:
         if holding.booked <= holding.cap:
             return Judged(now, idle=True)  # all of it may be the handle's credit

@@ -51,26 +51,30 @@ class Listing:
         if holding.node.used > holding.node.minimum:
             self.version += 1  # who cannot be chosen yet gives no round a chance: each would look at all for nothing
         holding.entry = (holding.node.priority, time, self.sequence, holding)
-        for scope in holding.node.scopes():
-            scope.index.add(holding.entry)
+        for above in holding.node.scoped():
+            assert above.scope is not None
+            above.scope.index.add(holding.entry)
 
     def unlist(self, holding: Holding) -> None:
         """Take a holding out of the candidates."""
         entry = holding.entry
         if entry is not None:
             holding.entry = None
-            for scope in holding.node.scopes():
-                scope.index.discard(entry)
+            for above in holding.node.scoped():
+                assert above.scope is not None
+                above.scope.index.discard(entry)
 
     def rekey(self, holding: Holding, time: float) -> None:
         """Move a candidate to where a better bound of the time of its oldest data puts it."""
         old = holding.entry
-        if old is None or (old[0], old[1]) == (holding.node.priority, time):
+        node = holding.node
+        if old is None or (old[1] == time and old[0] == node.priority):
             return
-        holding.entry = entry = (holding.node.priority, time, old[2], holding)
-        for scope in holding.node.scopes():
-            scope.index.discard(old)
-            scope.index.add(entry)
+        holding.entry = entry = (node.priority, time, old[2], holding)
+        for above in node.scoped():
+            assert above.scope is not None
+            above.scope.index.discard(old)
+            above.scope.index.add(entry)
 
     def resurvey(self, holding: Holding) -> None:
         """Its data may be older than it said: it is asked first, also by a round that asked it already."""

@@ -129,13 +129,14 @@ class Round:
             done = self.node.ended is not None and self.node.ended.kind.under_pressure
             return self._end(RoundOutcome.DONE if done else RoundOutcome.CANCELLED, now)
         self._scope = scope  # another one when its limits went and came back
-        if self._chosen is not None and (self.missing <= 0 or not may_go(self._chosen)):
+        missing = self.missing
+        if self._chosen is not None and (missing <= 0 or not may_go(self._chosen)):
             self._unchoose()
         if self._chosen is None:
-            if self.missing <= 0:
+            if missing <= 0:
                 return Wait() if self._outstanding else self._end(RoundOutcome.DONE, now)
-            found = self._candidates.next(scope.index, self.missing)
-            if isinstance(found, Survey | Offer):
+            found = self._candidates.next(scope.index, missing)
+            if isinstance(found, _QUESTIONS):
                 return found
             if found is None:
                 if self._outstanding:
@@ -149,11 +150,12 @@ class Round:
                 self._collapse_stalled(found.node, now)
                 return self._let_in()
             self._choose(found)
-        assert self._chosen is not None
-        following = self._candidates.next(scope.index, self.missing - self._chosen.node.used)
-        if isinstance(following, Survey | Offer):
+        chosen = self._chosen
+        assert chosen is not None
+        following = self._candidates.next(scope.index, missing - chosen.node.used)
+        if isinstance(following, _QUESTIONS):
             return following
-        return self._ask(following, now)
+        return self._ask(chosen, following, min(missing, chosen.node.used), now)
 
     def _let_in(self) -> Survey:
         return Survey((), self._candidates.survey)
@@ -188,9 +190,7 @@ class Round:
         self._chosen = None
         self._chosen_members = []
 
-    def _ask(self, following: Holding | None, now: float) -> Ask:
-        chosen = self._chosen
-        assert chosen is not None
+    def _ask(self, chosen: Holding, following: Holding | None, wanted: int, now: float) -> Ask:
         victim = chosen.node
         newest = inf
         if self._policy is None and following is not None and following.node.priority == victim.priority:
@@ -202,7 +202,7 @@ class Round:
             holdings=[held for member in self._chosen_members for held in member.holdings or ()],
             why=self._why(chosen, now),
             used=victim.used,
-            wanted=min(self.missing, victim.used),
+            wanted=wanted,
             newest=newest,
             returned=victim.returned,
         )
@@ -278,6 +278,7 @@ class Round:
         self._count(outcome, freed)
         if self.heard or outcome in _WARNED_OF:
             self._ledger.events.append(VictimSettled(self.number, victim.name, outcome, ask.wanted, freed, detail, now))
+        self._ledger.sweep()  # while somebody is in the books anyway
 
     def _verdict(self, ask: Ask, collapsing: bool, failure: str | None, freed: int) -> tuple[VictimOutcome, str]:
         victim = ask.victim
@@ -302,10 +303,14 @@ class Round:
         counts = self._ledger.counts
         counts.victims += 1
         counts.bytes_reclaimed += freed
-        counts.collapsed += outcome is VictimOutcome.COLLAPSED
-        counts.partial += outcome is VictimOutcome.PARTIAL
-        counts.failed += outcome is VictimOutcome.FAILED
-        counts.stalled += outcome is VictimOutcome.STALLED
+        if outcome is VictimOutcome.COLLAPSED:
+            counts.collapsed += 1
+        elif outcome is VictimOutcome.PARTIAL:
+            counts.partial += 1
+        elif outcome is VictimOutcome.FAILED:
+            counts.failed += 1
+        elif outcome is VictimOutcome.STALLED:
+            counts.stalled += 1
         self._victims += 1
         self._freed += freed
         self._progress = self._progress or freed > 0
@@ -337,6 +342,9 @@ class Round:
         self._ledger.events.append(self.ended)
         return self.ended
 
+
+#: What has to be known before anybody is asked.
+_QUESTIONS: Final = (Survey, Offer)
 
 #: How a victim answers that does not do as it should.
 _WARNED_OF: Final = (VictimOutcome.FAILED, VictimOutcome.STALLED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from .events import RoundEnded
 from .graph import AccountNode
@@ -36,7 +36,7 @@ class Wait:
     """Nothing to do before one of the outstanding asks is settled."""
 
 
-@frozen(eq=False)
+@define(eq=False)  # not frozen: a round makes one for each victim, and that takes a fourth of the time so
 class Ask:
     """Ask these participants of a victim for memory, then report with `Round.settle`.
 

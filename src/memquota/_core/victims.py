@@ -27,10 +27,14 @@ class CandidateIndex:
     nothing behind, and no operation touches more than a few thousand entries.
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "add", "discard")
 
     def __init__(self) -> None:
         self._entries: Any = SortedList()
+        #: Put a candidate in its place. O(log n).
+        self.add: Callable[[Entry], None] = self._entries.add
+        #: Take a candidate out, if it is there. O(log n).
+        self.discard: Callable[[Entry], None] = self._entries.discard
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -41,19 +45,14 @@ class CandidateIndex:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
 
-    def add(self, entry: Entry) -> None:
-        """Put a candidate in its place. O(log n)."""
-        self._entries.add(entry)
-
-    def discard(self, entry: Entry) -> None:
-        """Take a candidate out, if it is there. O(log n)."""
-        self._entries.discard(entry)
-
     def after(self, entry: Entry | None, count: int = 1) -> list[Entry]:
         """The next candidates behind an entry, or the first ones."""
-        if entry is None:
-            return list(islice(self._entries, count))
-        return list(islice(self._entries.irange(entry, inclusive=(False, True)), count))
+        return list(islice(self._entries if entry is None else self.behind(entry), count))
+
+    def behind(self, entry: Entry) -> Iterator[Entry]:
+        """The candidates behind an entry, one after another; none may come or go meanwhile."""
+        found: Iterator[Entry] = self._entries.irange(entry, inclusive=(False, True))
+        return found
 
 
 @frozen
