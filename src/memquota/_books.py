@@ -255,7 +255,8 @@ class Books:
         try:
             self._delivering.add(me)
             told = not self.watchers
-            _take(self.spent)  # and let go of it
+            if self.spent:
+                _take(self.spent)  # and let go of it
             while True:
                 if self.ledger.ended:
                     _act_on_first(self.ledger.ended, self._after_close)

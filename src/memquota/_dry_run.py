@@ -15,7 +15,7 @@ from memquota._handles import Registration
 from memquota._ranking import Ranking
 from memquota._rounds import Rounds
 
-__all__ = ["ages_of", "candidate_of", "dry_run_of"]
+__all__ = ["area_of", "candidate_of", "dry_run_of", "oldest_of"]
 
 T = TypeVar("T")
 _sequence = itemgetter(2)
@@ -63,23 +63,33 @@ def _ask(holding: Holding, now: float) -> tuple[object, float | None]:
     if participant is None:
         return None, None
     try:
-        return ages_of(participant, now, area=True)
+        return oldest_of(participant), area_of(participant, now)
     except Exception:
         return -inf, None
 
 
-def ages_of(participant: Any, now: float, *, area: bool) -> tuple[object, float | None]:
-    """What a participant names as the time of its oldest data, and on demand its byte-seconds if it keeps them.
+def oldest_of(participant: Any) -> object:
+    """What a participant names as the time of its oldest data.
+
+    Raises:
+        Exception: What it raises, or TypeError when it answers with a coroutine.
+    """
+    # Lock: not held. Calls user code.
+    answer = participant.oldest_data()
+    return answer if type(answer) is float else _awaited_by_nobody(answer)
+
+
+def area_of(participant: Any, now: float) -> float | None:
+    """Its byte-seconds, if it keeps them.
 
     Raises:
         Exception: What it raises, or TypeError when it answers with a coroutine or its byte-seconds are no number.
     """
     # Lock: not held. Calls user code.
-    oldest = _awaited_by_nobody(participant.oldest_data())
-    if not area or not hasattr(participant, "byte_seconds"):
-        return oldest, None
+    if not hasattr(participant, "byte_seconds"):
+        return None
     kept = float(_awaited_by_nobody(participant.byte_seconds(now)))
-    return oldest, kept if kept == kept else None
+    return kept if kept == kept else None
 
 
 def _awaited_by_nobody(answer: T) -> T:

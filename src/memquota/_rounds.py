@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field
 
@@ -24,7 +24,7 @@ from memquota.errors import TrackerClosed, UsageError
 from memquota.observe.log import log_participant, logs_victims
 from memquota.participant import ReclaimRequest
 
-__all__ = ["Call", "Demand", "Reclaimer", "Rounds", "Runner"]
+__all__ = ["Call", "Demand", "Later", "Reclaimer", "Rounds", "Runner"]
 
 #: How long to wait for somebody to take a round, in seconds.
 _SOON: Final = 0.0005
@@ -42,12 +42,10 @@ class Demand:
     withdrawn: bool = False
 
 
-class Call(NamedTuple):
-    """A call of a participant: for which ask (None: for its age), and when it is due, in seconds of real time."""
-
-    registration: Registration
-    ask: Ask | None
-    deadline: float
+#: A call of a participant: of which, for which ask (None: for its age), and when it is due, in seconds of real time.
+Call: TypeAlias = "tuple[Registration, Ask | None, float]"
+#: A participation, its participant, and what it is to be asked later.
+Later: TypeAlias = "tuple[Registration, Any, ReclaimRequest]"
 
 
 class Runner:
@@ -68,18 +66,18 @@ class Runner:
         # Whether it was interrupted. Set before anything else is done about it, which may be interrupted too.
         self.left = False
         # Asks of the claimer itself, to be made when its claim has failed and its owner's locks may be free.
-        self.later: list[tuple[Registration, Any, ReclaimRequest]] = []
+        self.later: list[Later] = []
 
     def spares(self, registration: Registration, participant: object) -> bool:
-        """Whether it must not call this participant, because of whose claim it runs the round for."""
+        """Whether it must not call this participant, which there is, because of whose claim it runs the round for."""
         if registration.reentrant:
             return False
-        return registration is self.claimer or (participant is not None and participant is self._participant)
+        return registration is self.claimer or participant is self._participant
 
     def overdue(self) -> Call | None:
         """The call that it is in and that should be over, in another thread than this one."""
         call = self.call
-        return call if call is not None and self.thread != get_ident() and monotonic() > call.deadline else None
+        return call if call is not None and self.thread != get_ident() and monotonic() > call[2] else None
 
 
 class Reclaimer(Protocol):
@@ -208,13 +206,14 @@ class Rounds:
 
     def _fail(self, current: Round, call: Call, now: float) -> None:
         """Settle a call that hangs as failed; what its thread reports later is not heard."""
+        registration, ask, _ = call
         text = f"did not answer within {self.timeout} s"
-        if call.ask is None:
-            self._detach(call.registration, f"oldest_data {text}")
+        if ask is None:
+            self._detach(registration, f"oldest_data {text}")
         else:
             current.heard = True
-            failure = f"participant {call.registration.label} {text}"
-            current.settle(call.ask, collapsing=True, failure=failure, now=now)
+            failure = f"participant {registration.label} {text}"
+            current.settle(ask, collapsing=True, failure=failure, now=now)
 
     def pause(self, runner: Runner) -> None:
         """Leave the round as it is; the next claim goes on with it."""

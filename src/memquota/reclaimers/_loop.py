@@ -10,14 +10,14 @@ from attrs import define
 
 from memquota._core.holdings import Holding
 from memquota._core.steps import Ask, Offer, Survey, Wait
-from memquota._dry_run import ages_of, candidate_of
+from memquota._dry_run import area_of, candidate_of, oldest_of
 from memquota._handles import Registration
-from memquota._rounds import Call, Rounds, Runner
+from memquota._rounds import Rounds, Runner
 from memquota.clock import monotonic, processor_time
 from memquota.observe.log import log_callback_failure, log_participant
 from memquota.participant import Reclaimed, ReclaimRequest
 
-__all__ = ["Answers", "Pace", "Request", "ask_here", "call", "requests_of", "start_thread", "steps"]
+__all__ = ["Answers", "Pace", "Request", "ask_here", "call", "request", "requests_of", "start_thread", "steps"]
 
 #: When a round lets others in, in seconds: the longest it computes at a stretch (promise P11) less its longest step.
 _SLICE: Final = 0.003
@@ -26,8 +26,8 @@ _SLOW: Final = 0.05
 
 #: "breathe": let others run, then go on. "wait": await one of the outstanding asks.
 Pace: TypeAlias = Literal["breathe", "wait"]
-#: A participation, its participant, and what is asked of it.
-Request: TypeAlias = "tuple[Registration, Any, ReclaimRequest]"
+#: A participation, its participant, and how many bytes are wanted of it.
+Request: TypeAlias = "tuple[Registration, Any, int]"
 
 
 @define
@@ -77,6 +77,8 @@ def steps(rounds: Rounds, runner: Runner) -> Generator[Ask | Pace, None, None]:
     turn = _Turn()
     while (step := rounds.next_step(runner)) is not None:
         match step:
+            case Ask():
+                yield step
             case Survey():
                 _survey(rounds, runner, step, turn)
             case Offer():
@@ -89,30 +91,29 @@ def steps(rounds: Rounds, runner: Runner) -> Generator[Ask | Pace, None, None]:
             case Wait():
                 yield "wait"
                 turn.begin()
-            case Ask():
-                yield step
         if turn.over():
             yield "breathe"
             turn.begin()
 
 
 def _survey(rounds: Rounds, runner: Runner, step: Survey, turn: _Turn) -> None:
+    by_time = rounds.by_time
     answers: list[tuple[Holding, object]] = []
     found: list[tuple[Holding, float | None]] = []
     for holding in step.holdings:
-        answer: object = None
-        area: float | None = None
+        answer, area = None, None
         if isinstance(holding, Registration) and holding.participant is not None:
-            try:
-                answer, area = _ask_age(rounds, runner, holding)
-            except _Failed:
+            told = _ask_age(rounds, runner, holding)
+            if told is None:
                 continue
+            answer, area = told
         answers.append((holding, answer))
-        found.append((holding, area))
-        if rounds.by_time and turn.over():
+        if not by_time:
+            found.append((holding, area))
+        elif turn.over():
             break  # the others are asked for again, when others were let in
     rounds.surveyed(runner, answers)
-    if not rounds.by_time and rounds.runner is runner:
+    if not by_time and rounds.runner is runner:
         _add_to_ranking(rounds, step.survey, found)
 
 
@@ -125,40 +126,40 @@ def _add_to_ranking(rounds: Rounds, survey: int, found: list[tuple[Holding, floa
             ranking.add(holding, candidate_of(holding, entry[1], area, now))
 
 
-class _Failed(Exception):
-    """The participant is gone, or was detached."""
+def _ask_age(rounds: Rounds, runner: Runner, registration: Registration) -> tuple[object, float | None] | None:
+    """What a participant says of its oldest data, and of its byte-seconds where the policy may want them.
 
-
-def _ask_age(rounds: Rounds, runner: Runner, registration: Registration) -> tuple[object, float | None]:
-    """What a participant says of its oldest data, and of its byte-seconds where the policy may want them."""
+    None where the participant is gone, or was detached.
+    """
     participant = registration.target()
     if participant is None:
         rounds.vanished(registration)
-        raise _Failed
+        return None
     if runner.spares(registration, participant):  # what is known already stands in
         return registration.last_age(), None
     started = call_begins(rounds, runner, registration)
     try:
-        answers = ages_of(participant, rounds.books.now(), area=not rounds.by_time)
+        answer = oldest_of(participant)
+        area = None if rounds.by_time else area_of(participant, rounds.books.now())
     except Exception as error:
         text = f"raised {type(error).__name__} when it was asked for its age"
         log_participant(registration.node.name, registration.label, text, trace=True)
         rounds.detach(registration, text)
-        raise _Failed from None
+        return None
     finally:
         took = call_ends(runner, started)
     if took > rounds.timeout:
         rounds.detach(registration, f"took {took:.3f} s to name its age")
-        raise _Failed
+        return None
     if took > _SLOW:
         log_participant(registration.node.name, registration.label, f"took {took:.3f} s to name its age")
-    return answers
+    return answer, area
 
 
 def call_begins(rounds: Rounds, runner: Runner, registration: Registration, ask: Ask | None = None) -> float:
     """Note whom the runner calls, so that others can take over when it hangs. Returns the real time."""
     started = monotonic()
-    runner.call = Call(registration, ask, started + rounds.timeout)
+    runner.call = registration, ask, started + rounds.timeout
     return started
 
 
@@ -190,25 +191,28 @@ def requests_of(rounds: Rounds, runner: Runner, ask: Ask, answers: Answers) -> l
             continue
         holding.recall()
         wanted = min(booked, -(-ask.wanted * booked // max(ask.used, 1)))
-        request = ReclaimRequest(ask.why, wanted, ask.newest, monotonic() + rounds.timeout)
         if runner.spares(holding, participant):
             answers.collapsing = True
-            runner.later.append((holding, participant, request))
+            runner.later.append((holding, participant, request(rounds, ask, wanted, monotonic())))
         else:
-            requests.append((holding, participant, request))
+            requests.append((holding, participant, wanted))
     return requests
+
+
+def request(rounds: Rounds, ask: Ask, wanted: int, now: float) -> ReclaimRequest:
+    """What is said to one of the participants of a victim, at a moment of real time."""
+    return ReclaimRequest(ask.why, wanted, ask.newest, now + rounds.timeout)
 
 
 def ask_here(rounds: Rounds, runner: Runner, ask: Ask) -> None:
     """Ask the participants of a victim in this thread, one after another."""
     answers = Answers()
-    for registration, participant, what in requests_of(rounds, runner, ask, answers):
+    for registration, participant, wanted in requests_of(rounds, runner, ask, answers):
         if not registration.live:  # one that was asked before it has closed the account
             continue
         started = call_begins(rounds, runner, registration, ask)
         try:
-            due = ReclaimRequest(what.why, what.bytes_wanted, what.newest_to_discard, started + rounds.timeout)
-            call((registration, participant, due), answers)
+            call(registration, participant, request(rounds, ask, wanted, started), answers)
         finally:
             took = call_ends(runner, started)
         if took > rounds.timeout:
@@ -218,9 +222,8 @@ def ask_here(rounds: Rounds, runner: Runner, ask: Ask) -> None:
     rounds.settle(runner, ask, collapsing=answers.collapsing, failure=answers.failure)
 
 
-def call(request: Request, answers: Answers) -> None:
+def call(registration: Registration, participant: Any, what: ReclaimRequest, answers: Answers) -> None:
     """Ask one participant in this thread."""
-    registration, participant, what = request
     try:
         answers.take(registration, participant.reclaim(what))
     except Exception as error:

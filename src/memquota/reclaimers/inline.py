@@ -7,10 +7,10 @@ from typing import final
 
 from memquota._core.holdings import Holding
 from memquota._core.steps import Ask
-from memquota._rounds import Rounds, Runner
+from memquota._rounds import Later, Rounds, Runner
 from memquota.errors import UsageValueError
 from memquota.observe.log import log_callback_failure
-from memquota.reclaimers._loop import Answers, Request, ask_here, call, start_thread, steps
+from memquota.reclaimers._loop import Answers, ask_here, call, start_thread, steps
 
 __all__ = ["Inline", "run_here"]
 
@@ -77,10 +77,10 @@ def run_here(rounds: Rounds, claimer: Holding | None = None, *, to_the_end: bool
             start_thread("memquota-ask-claimer", partial(_ask_later, runner.later))
 
 
-def _ask_later(requests: list[Request]) -> None:
+def _ask_later(requests: list[Later]) -> None:
     """Tell participants whose account is closed already to give everything up: waits for their owners' locks."""
-    for request in requests:
+    for registration, participant, what in requests:
         try:
-            call(request, Answers())
+            call(registration, participant, what, Answers())
         except BaseException:
             log_callback_failure("a participant", "asked after its claim")

@@ -15,7 +15,7 @@ from memquota._core.steps import Ask
 from memquota._loops import Loop, being_cancelled, current_loop
 from memquota._rounds import Rounds, Runner
 from memquota.errors import UsageError, UsageValueError
-from memquota.reclaimers._loop import Answers, Request, call_begins, call_ends, requests_of, steps
+from memquota.reclaimers._loop import Answers, Request, call_begins, call_ends, request, requests_of, steps
 
 __all__ = ["Task"]
 
@@ -158,19 +158,19 @@ class Task:
     async def _ask(self, rounds: Rounds, runner: Runner, asks: TaskGroup, ask: Ask) -> None:
         answers = Answers()
         async with create_task_group() as participants:
-            for request in requests_of(rounds, runner, ask, answers):
-                participants.start_soon(self._ask_one, rounds, runner, asks, ask, request, answers)
+            for asked in requests_of(rounds, runner, ask, answers):
+                participants.start_soon(self._ask_one, rounds, runner, asks, ask, asked, answers)
         rounds.settle(runner, ask, collapsing=answers.collapsing, failure=answers.failure)
         self._settled.set()
 
     async def _ask_one(
-        self, rounds: Rounds, runner: Runner, asks: TaskGroup, ask: Ask, request: Request, answers: Answers
+        self, rounds: Rounds, runner: Runner, asks: TaskGroup, ask: Ask, asked: Request, answers: Answers
     ) -> None:
-        registration, participant, what = request
+        registration, participant, wanted = asked
         try:
             started = call_begins(rounds, runner, registration, ask)
             try:
-                answer = participant.reclaim(what)
+                answer = participant.reclaim(request(rounds, ask, wanted, started))
             finally:
                 took = call_ends(runner, started)
             if took > rounds.timeout:
