@@ -38,9 +38,8 @@ def _nothing() -> Generator[None, None, None]:
 
 
 #: What can be awaited and is done: a generator that has ended goes on ending, for nothing but a look at it.
-_done = _nothing()
-_done.close()
-_DONE: Final = cast("Awaitable[None]", _done)
+_DONE: Final = _nothing()
+cast("Generator[None]", _DONE).close()
 
 
 @final

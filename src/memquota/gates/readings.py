@@ -6,7 +6,7 @@ from math import inf
 from threading import get_ident
 from typing import Final, Protocol
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 __all__ = ["READ_EVERY", "Measure", "Provider", "Reading", "Readings"]
 
@@ -54,11 +54,9 @@ class Measure:
     high: float
     hysteresis: float
     #: Below it there is enough again.
-    low: float = field(init=False, repr=False)
-
-    @low.default
-    def _low(self) -> float:
-        return self.high - self.hysteresis
+    low: float = field(
+        init=False, repr=False, default=Factory(lambda self: self.high - self.hysteresis, takes_self=True)
+    )
 
 
 class Readings:
