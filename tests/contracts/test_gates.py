@@ -244,6 +244,32 @@ def test_nobody_is_admitted_from_above_the_limit_until_low_water(make: Make, tra
     account.close()
 
 
+def test_whether_it_was_above_the_limit_does_not_depend_on_who_looked(make: Make, tracker: Tracker) -> None:
+    """Usage rises and falls while nobody comes to the gate."""
+    callers = make()
+    account = tracker.new_account("data", minimum=2**62)
+
+    account.claim(65 * MIB)
+    account.release(10 * MIB)
+    waits = [callers.start(), callers.start(1)]
+    assert [caller.finished.is_set() for caller in waits] == [False, False]
+    account.release(7 * MIB)
+    for caller in waits:
+        caller.release()
+
+    account.claim(17 * MIB)
+    account.release(17 * MIB)
+    account.claim(8 * MIB)
+    callers.start(1).release()
+    tracker.reconfigure(limit=50 * MIB)
+    account.release(7 * MIB)
+    waits = [callers.start(1)]
+    assert not waits[0].finished.is_set()
+    tracker.reconfigure(limit=80 * MIB)
+    waits[0].release()
+    account.close()
+
+
 def test_a_weight_waits_for_room_in_the_tracker(make: Make, tracker: Tracker) -> None:
     callers = make()
     account = tracker.new_account("data")
@@ -312,16 +338,17 @@ def test_above_the_limit_and_not_yet_at_low_water_memory_is_asked_for_down_to_lo
     make: Make, tracker: Tracker
 ) -> None:
     callers = make(on_full="reclaim")
-    pinned, data = tracker.new_account("pinned", minimum=2**62), tracker.new_account("data")
-    pinned.claim(65 * MIB)
+    pinned, data = [tracker.new_account(name, minimum=2**62) for name in ("pinned", "data")]
+    pinned.claim(40 * MIB)
+    data.claim(25 * MIB)
     assert callers.statistics().closed is not None
-    pinned.release(25 * MIB)
-    data.claim(10 * MIB)
+    pinned.release(2 * MIB)
+    data.reconfigure(minimum=0)
 
     callers.start("1MiB").release()
 
     assert data.closed
-    assert tracker.used == 40 * MIB
+    assert tracker.used == 38 * MIB
 
 
 def test_no_memory_is_asked_for_while_slots_are_missing(make: Make, tracker: Tracker) -> None:

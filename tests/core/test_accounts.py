@@ -236,6 +236,33 @@ def test_a_limit_below_what_is_held_strains() -> None:
     check_books(ledger)
 
 
+def test_other_limits_are_passed_or_not_at_once() -> None:
+    ledger = ledger_of()
+    node = member(ledger, "who", 100).holding.node
+    found = []
+
+    for limit in (100, 99, 120, 133, 134, 120):
+        reconfigure(ledger, node, Limits(limit), 0, 0)
+        assert node.scope is not None
+        found.append(node.scope.passed)
+        check_books(ledger)
+
+    assert found == [False, True, True, True, False, False]
+
+
+def test_what_comes_below_an_account_may_pass_its_limit() -> None:
+    ledger = ledger_of()
+    node, parent = member(ledger, "who", 100).holding.node, account(ledger, "parent", limit=99)
+
+    add_parent(ledger, node, parent)
+
+    assert parent.scope is not None
+    assert parent.scope.passed
+    close_account(ledger, node, CloseReason(CloseKind.CLOSED, "who", "by hand", 0.0))
+    assert not parent.scope.passed
+    check_books(ledger)
+
+
 def test_limits_that_appear_take_in_what_is_below() -> None:
     ledger = ledger_of(32 * MIB)
     top = account(ledger, "top")

@@ -183,6 +183,15 @@ def over(s: Sample) -> None:
     s.scope(s.top).limits = Limits(10)
 
 
+def passed(s: Sample) -> None:
+    over(s)
+    s.ledger.strained[s.top] = None
+
+
+def still_passed(s: Sample) -> None:
+    s.scope(s.right).passed = True
+
+
 def wrong_lineage(s: Sample) -> None:
     s.both.lineage()
     s.both._lineage = tuple(node for node in s.both.lineage() if node is not s.right)
@@ -228,6 +237,8 @@ def own_claims(s: Sample) -> None:
         (no_candidate, "B6 (every entry is a candidate) does not hold at account 'right'"),
         (ended_candidate, "B6 (every entry is a candidate) does not hold at account 'tracker'"),
         (over, "B9 (who is over is looked at) does not hold at account 'top'"),
+        (passed, "B10 (who is over has passed its limit) does not hold at account 'top'"),
+        (still_passed, "B10 (until it is at low water) does not hold at account 'right'"),
         (wrong_lineage, "B7 (lineage) does not hold at account 'both'"),
         (double_lineage, "B7 (lineage) does not hold at account 'both'"),
         (wrong_scopes, "B7 (scopes of the lineage) does not hold at account 'both'"),
@@ -428,6 +439,20 @@ def test_rebuilding_notes_again_who_is_over() -> None:
 
     assert list(ledger.strained) == [ledger.root]
     assert exactly.used == 101
+
+
+@pytest.mark.parametrize(("left", "passed"), [(75, False), (76, True), (101, True)])
+def test_rebuilding_knows_who_passed_its_limit_and_was_not_at_low_water_since(left: int, passed: bool) -> None:
+    ledger = ledger_of(100)
+    who = member(ledger, "who", 150)
+    who.release(50)
+    assert ledger.root_scope.passed
+    who.holding.booked = left  # a torn move
+
+    rebuild(ledger)
+
+    assert ledger.root_scope.passed is passed
+    check_books(ledger)
 
 
 def test_rebuilding_keeps_accounts_and_their_order() -> None:

@@ -87,6 +87,29 @@ def test_a_claim_says_whether_a_limit_is_passed_and_notes_whose() -> None:
     check_books(ledger)
 
 
+def test_a_limit_is_passed_from_above_it_until_low_water() -> None:
+    """Whoever looks meanwhile or not."""
+    ledger = ledger_of(1000)
+    who = member(ledger, "who")
+    found = []
+
+    for size in (1000, 1, -101, -149, -1, 249, 2, -252):
+        (who.claim if size > 0 else who.release)(abs(size))
+        found.append((ledger.root.used, ledger.root_scope.passed))
+        check_books(ledger)
+
+    assert found == [
+        (1000, False),
+        (1001, True),
+        (900, True),
+        (751, True),
+        (750, False),
+        (999, False),
+        (1001, True),
+        (749, False),
+    ]
+
+
 def test_giving_back_strains_nobody() -> None:
     ledger = ledger_of(1000)
     who = member(ledger, "who", 1500)

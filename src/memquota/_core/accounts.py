@@ -75,6 +75,7 @@ def add_parent(ledger: Ledger, node: AccountNode, parent: AccountNode) -> None:
             if above.scope is not None:
                 _take_in(above.scope, holdings)
                 if above.scope.limits.over(above.used):
+                    above.scope.passed = True
                     ledger.strained[above] = None
     ledger.version += 1
 
@@ -124,8 +125,10 @@ def reconfigure(ledger: Ledger, node: AccountNode, limits: Limits | None, minimu
             _take_in(node.scope, list(member.live_holdings()))
     for member in members:
         member.forget_lineage()
-    if limits is not None and limits.over(node.used):
-        ledger.strained[node] = None
+    if node.scope is not None:
+        node.scope.judge(node.used)
+        if node.scope.limits.over(node.used):
+            ledger.strained[node] = None
     ledger.version += 1
     ledger.events.append(
         LimitsChanged(

@@ -60,6 +60,8 @@ def check_books(ledger: Ledger) -> None:
                 node,
             )
             hold(node in ledger.strained or not scope.limits.over(node.used), "B9 (who is over is looked at)", node)
+            hold(scope.passed or not scope.limits.over(node.used), "B10 (who is over has passed its limit)", node)
+            hold(not (scope.passed and scope.limits.relaxed(node.used)), "B10 (until it is at low water)", node)
         known = node._lineage
         if known is not None:
             scoped = node._scoped
@@ -81,7 +83,8 @@ def rebuild(ledger: Ledger) -> None:
         node.used = 0
         node.children = None
         if node.scope is not None:
-            node.scope = Scope(node.scope.limits)
+            passed, node.scope = node.scope.passed, Scope(node.scope.limits)
+            node.scope.passed = passed
     ledger.debris.clear()
     for node in ledger.accounts:
         for parent in node.parents:
@@ -89,6 +92,9 @@ def rebuild(ledger: Ledger) -> None:
                 parent.children = {}
             parent.children[node] = None
         _book_anew(ledger, node)
+    for node in ledger.accounts:
+        if node.scope is not None:
+            node.scope.judge(node.used)
     ledger.version += 1
 
 

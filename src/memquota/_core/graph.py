@@ -18,7 +18,7 @@ __all__ = ["AccountNode", "Scope", "subtree"]
 class Scope:
     """What an account with limits of its own has besides: the place where a round can be about it alone."""
 
-    __slots__ = ("credit_out", "gave_up", "index", "limits")
+    __slots__ = ("credit_out", "gave_up", "index", "limits", "passed")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -30,11 +30,20 @@ class Scope:
         # when none did.
         self.gave_up: tuple[int, int] | None = None
 
+        # Invariant B10: whether usage was above the limit and has not been at or below the low water since.
+        self.passed = False
+
     def fell(self, used: int) -> None:
         """Usage went down to this: what it grows by counts from there."""
+        if self.passed and self.limits.relaxed(used):
+            self.passed = False
         if self.gave_up is not None:
             least, version = self.gave_up
             self.gave_up = min(least, used), version
+
+    def judge(self, used: int) -> None:
+        """Usage is this after the limits or all sums were set anew."""
+        self.passed = self.limits.over(used) or (self.passed and not self.limits.relaxed(used))
 
 
 class AccountNode:

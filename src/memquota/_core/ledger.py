@@ -320,6 +320,7 @@ class Ledger(Listing):
                 if size <= 0:
                     scope.fell(above.used)
                 elif scope.limits.over(above.used):
+                    scope.passed = True
                     self.strained[above] = None
                     strained = True
         return strained

@@ -79,7 +79,7 @@ class AsyncPermit(Permit):
             and admission.swift
             and admission.spare
             and admission.rounds.round is None
-            and not admission.strained
+            and not admission.root.scope.passed  # type: ignore[union-attr]
         ):
             # As in `Gate.acquire`.
             self.state = _INSIDE

@@ -122,7 +122,7 @@ class Gate(Handle):
             and admission.swift
             and admission.spare
             and admission.rounds.round is None
-            and not admission.strained
+            and not admission.root.scope.passed  # type: ignore[union-attr]
         ):
             # Inside first: what is interrupted after the step gives the slot back.
             permit.state = _INSIDE

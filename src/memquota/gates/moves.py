@@ -60,7 +60,6 @@ class Moves:
         self.rounds = self.outlook.rounds
         self.books = self.rounds.books
         self.root = self.books.ledger.root
-        self.strained = self.books.ledger.strained
         self.lock = RLock()
         # Whether this thread is in the middle of a move: a signal handler or finalizer that finds it set leaves a note.
         self.busy = False
@@ -104,7 +103,7 @@ class Moves:
                 if (
                     self.quick
                     and self.rounds.round is None
-                    and not self.strained
+                    and not self.root.scope.passed  # type: ignore[union-attr]
                     and line.inside < self.slots
                     and (
                         not weight

@@ -26,8 +26,6 @@ class Outlook:
         self.root = self.books.ledger.root
         self.measure = measure
         self.readings = _readings_of(measure)
-        # Whether the tracker was above its limit and did not come down to low water yet.
-        self._over = False
         # What was seen last.
         self._seen = OPEN
         self._failing = False
@@ -45,8 +43,10 @@ class Outlook:
 
     @property
     def over(self) -> bool:
-        """Whether the tracker was above its limit when somebody looked, and did not come down to low water yet."""
-        return self._over
+        """Whether the tracker was above its limit and did not come down to low water yet."""
+        scope = self.root.scope
+        assert scope is not None
+        return scope.passed or scope.limits.over(self.root.used)  # another thread may be between the two
 
     @property
     def low_water(self) -> int:
@@ -60,16 +60,12 @@ class Outlook:
         assert root.scope is not None
         limits = root.scope.limits
         used = root.used
-        if limits.over(used):
-            self._over = True
-        elif self._over and limits.relaxed(used):
-            self._over = False
         closed, stuck = None, False
         if root.ended is not None:
             closed = "the tracker is closed"
         elif self.rounds.round is not None:
             closed = "a round runs"
-        elif self._over:
+        elif self.over:
             closed = "the tracker was above its limit and is not down to low water yet"
         elif self.readings is not None and self.readings.short:
             closed, stuck = self.readings.why(), self.readings.stuck(self.books._last_time)
