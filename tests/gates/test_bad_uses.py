@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
+from memquota.host import FixedProvider
 from tests.gates.support import balanced
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -153,6 +154,49 @@ def test_the_error_of_a_full_gate_says_what_it_holds() -> None:
 
     error = caught.value
     assert (error.account, error.asked, error.used, error.limit) == ("gate", 5, 8, 10)
+    balanced(gate)
+
+
+@pytest.mark.parametrize(
+    ("options", "inside", "claimed", "text", "used", "limit"),
+    [
+        ({"max_concurrent": 1}, 8, 0, "gate 'gate' is full: 1 inside", 8, 1000),
+        ({"capacity": 10}, 8, 0, "gate 'gate' is full: 1 inside, with 8 B of 10 B", 8, 10),
+        ({}, 8, 990, "gate 'gate' finds no room for 5 B: the tracker has 998 B used of 1000 B", 998, 1000),
+        (
+            {},
+            8,
+            1001,
+            "gate 'gate' lets nobody in: the tracker was above its limit and is not down to low water yet",
+            8,
+            1000,
+        ),
+        (
+            {"provider": FixedProvider(100, 95)},
+            None,
+            0,
+            "gate 'gate' lets nobody in: the provider reads 95.0%: above 90.0%, or not yet below 85.0%",
+            0,
+            1000,
+        ),
+    ],
+)
+def test_the_error_of_a_gate_that_refuses_says_what_is_missing(
+    options: dict[str, Any], inside: int | None, claimed: int, text: str, used: int, limit: int
+) -> None:
+    tracker = Tracker(1000)
+    gate = Gate(tracker, on_full="refuse", **options)
+    data = tracker.new_account("data", minimum=2**62)
+    permit = gate.acquire(inside) if inside else None
+    data.claim(claimed)
+
+    with pytest.raises(QuotaExceeded) as caught:
+        gate.acquire(5)
+
+    assert (str(caught.value), caught.value.used, caught.value.limit) == (text, used, limit)
+    data.close()
+    if permit is not None:
+        permit.release()
     balanced(gate)
 
 

@@ -81,7 +81,7 @@ class Admission(Moves):
             self.move(self.attempt, permit)
             if permit.state is not _INSIDE:
                 self.check(permit)
-                raise self._full(permit)
+                raise self.move(self._full, permit)
         else:
             permit.waiter = waiter
             self.move(self._arrive, permit)
@@ -132,9 +132,22 @@ class Admission(Moves):
         return bound if self.line.capacity is None else min(bound, self.line.capacity)
 
     def _full(self, permit: Permit) -> QuotaExceeded:
-        line = self.line
-        text = f"gate {self.account.name!r} is full: {line.inside} inside"
-        return QuotaExceeded(self.account.name, permit.weight, line.held, self._bound(), (), text)
+        """Why it is not let in now, in words. Lock: held."""
+        line, outside, name = self.line, self.outlook.look(), self.account.name
+        used, bound = line.held, self._bound()
+        if outside.closed is not None:
+            text = f"gate {name!r} lets nobody in: {outside.closed}"
+        elif len(line):
+            text = f"gate {name!r} is full: {len(line)} wait"
+        elif line.fits(permit.weight, Outside(bound=outside.bound)):  # all but room in the tracker
+            used, bound = self.root.used, outside.bound or 0
+            text = f"gate {name!r} finds no room for {size_text(permit.weight)}: the tracker has "
+            text += f"{size_text(used)} used of {size_text(bound)}"
+        elif line.max_concurrent is not None and line.inside >= line.max_concurrent:
+            text = f"gate {name!r} is full: {line.inside} inside"
+        else:
+            text = f"gate {name!r} is full: {line.inside} inside, with {size_text(used)} of {size_text(bound)}"
+        return QuotaExceeded(name, permit.weight, used, bound, (), text)
 
     def reconfigure(
         self,
