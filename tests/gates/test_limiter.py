@@ -9,6 +9,7 @@ import pytest
 
 from memquota import PressureLimiter, Tracker, UsageError
 from memquota.host.readings import FixedProvider
+from tests.gates.support import until
 from tests.support.watchdog import run_isolated
 
 
@@ -134,12 +135,33 @@ def test_a_forked_child_reads_anew() -> None:
 
 def _fork() -> None:
     source = FixedProvider(1000, 0)
-    limiter = PressureLimiter(source, every=3600)
+    asking: list[int] = []
+    go_on = threading.Event()
+
+    class Slow:
+        def read(self) -> object:
+            asking.append(1)
+            assert go_on.wait(20)
+            return source.read()
+
+    go_on.set()
+    limiter = PressureLimiter(Slow(), every=3600)  # type: ignore[arg-type]
     child = os.fork()
     if not child:
         source.set(used=1000)
+        asking.clear()
+        go_on.clear()
+        callers = [threading.Thread(target=lambda: limiter.share) for _ in range(5)]
+        for caller in callers:
+            caller.start()
+        until(lambda: len(asking) + sum(not caller.is_alive() for caller in callers) == 5)
+        go_on.set()
+        for caller in callers:
+            caller.join()
         assert limiter.delay == 0.025
+        assert len(readers()) == 1
         limiter.close()
+        assert readers() == []
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     limiter.close()

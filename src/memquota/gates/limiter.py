@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from threading import Event
+from threading import Event, get_ident
 from types import TracebackType
 from typing import Any, Final, Self, cast, final
 
@@ -57,6 +57,7 @@ class PressureLimiter(Handle):
         "_closed",
         "_every",
         "_failed_since",
+        "_heirs",
         "_longest",
         "_read",
         "_share",
@@ -91,6 +92,8 @@ class PressureLimiter(Handle):
         self._share = 0.0
         self._failed_since: float | None = None
         self._closed = False
+        # Who starts another reader in place of one that ended; no lock, which a fork might leave held.
+        self._heirs: dict[Ticker, int] = {}
         self._look()
         self._ticker = self._start()
 
@@ -103,6 +106,20 @@ class PressureLimiter(Handle):
             return limiter is not None and limiter._look()
 
         return Ticker(look, self._every, "memquota pressure limiter")
+
+    def _replace(self, reader: Ticker) -> None:
+        """Start another reader, in one of those threads that notice that this one has ended."""
+        me = get_ident()
+        if self._heirs.setdefault(reader, me) != me:
+            return
+        try:
+            if self._ticker is reader:
+                self._look()
+                self._ticker = self._start()
+                if self._closed:  # meanwhile
+                    self._ticker.tell_to_end()
+        finally:
+            del self._heirs[reader]
 
     def _look(self) -> bool:
         try:
@@ -124,9 +141,9 @@ class PressureLimiter(Handle):
     @property
     def share(self) -> float:
         """The share in use, as read last."""
-        if not self._closed and not self._ticker.alive:  # in a forked child
-            self._look()
-            self._ticker = self._start()
+        reader = self._ticker
+        if not self._closed and not reader.alive:  # in a forked child
+            self._replace(reader)
         return self._share
 
     @property
