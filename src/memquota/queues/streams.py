@@ -247,7 +247,7 @@ class QuotaSendStream(StreamEnd, ObjectSendStream[T_contra]):
         """
         if self._closed:
             raise ClosedResourceError
-        # See Buffer for the order of these steps.
+        # See Content for the order of these steps.
         shared = self._shared
         cost = len(item) + ENTRY_COST if type(item) is shared._plain else cost_of(item, shared._cost)  # type: ignore[arg-type]
         entry = (item, cost, shared._clock())
@@ -319,7 +319,7 @@ class QuotaReceiveStream(StreamEnd, ObjectReceiveStream[T_co]):
         if self._closed:
             raise ClosedResourceError
         shared = self._shared
-        # See Buffer for the order of these steps.
+        # See Content for the order of these steps.
         items = shared._items
         line = shared._out
         try:

@@ -150,7 +150,7 @@ class AsyncQueue(TaskBuffer[T]):
             Exception: What the cost function raises passes through.
             In each case nothing was put.
         """
-        # See Buffer for the order of these steps.
+        # See Content for the order of these steps.
         cost = len(item) + ENTRY_COST if type(item) is self._plain else cost_of(item, self._cost)  # type: ignore[arg-type]
         entry = (item, cost, self._clock())
         items = self._items
@@ -197,7 +197,7 @@ class AsyncQueue(TaskBuffer[T]):
             QueueShutDown: There is none, and there will be none.
             MemoryReclaimed: The account gave up its memory. AccountClosed: it is closed.
         """
-        # See Buffer for the order of these steps.
+        # See Content for the order of these steps.
         items = self._items
         line = self._out
         try:

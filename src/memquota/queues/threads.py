@@ -98,7 +98,7 @@ class Queue(Buffer[T]):
             Exception: What the cost function raises passes through.
             In each case nothing was put.
         """
-        # See Buffer for the order of these steps.
+        # See Content for the order of these steps.
         cost = len(item) + ENTRY_COST if type(item) is self._plain else cost_of(item, self._cost)  # type: ignore[arg-type]
         entry = (item, cost, self._clock())
         if timeout is not None and block:
