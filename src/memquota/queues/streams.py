@@ -331,8 +331,7 @@ class QuotaReceiveStream(StreamEnd, ObjectReceiveStream[T_co]):
             if credit <= line._cap:
                 del items[0]
                 line._credit = credit
-                item: T_co = entry[0]
-                return item
+                return entry[0]  # type: ignore[no-any-return]
             found = shared._take_out()
         if found is None:
             self._check()

@@ -211,8 +211,7 @@ class AsyncQueue(TaskBuffer[T]):
                 del items[0]
                 line._credit = credit
                 self._at_work = at_work
-                item: T = entry[0]
-                return item
+                return entry[0]  # type: ignore[no-any-return]
             found = self._take_out()
         if found is None:
             self._check_get()
