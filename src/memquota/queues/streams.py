@@ -98,7 +98,10 @@ class Stream(TaskBuffer[T]):
         super().__init__(account, max_items, *options)
 
     def _fits(self, cost: int) -> bool:
-        return super()._fits(cost) or (len(self._items) < len(self._getters) and self._has_bytes_for(cost))
+        if super()._fits(cost):
+            return True
+        getters = self._getters
+        return getters.first() is not None and len(self._items) < len(getters.waiters) and self._has_bytes_for(cost)
 
     def _lets_nothing_in(self) -> bool:
         return not self._receivers

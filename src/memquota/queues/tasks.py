@@ -298,7 +298,7 @@ class AsyncQueue(TaskBuffer[T]):
 
     def full(self) -> bool:
         """Whether an empty item would have to wait, for room or for others."""
-        return len(self._putters) > 0 or not self._fits(ENTRY_COST)
+        return self._putters.first() is not None or not self._fits(ENTRY_COST)
 
     def statistics(self) -> QueueStatistics:
         """The queue in numbers."""
