@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from math import inf
+from math import fsum, inf
 from threading import RLock, get_ident
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -108,6 +108,8 @@ class Books:
     def now(self) -> float:
         """The time by the tracker's clock, which never goes back: a clock that does, or answers NaN, stands still."""
         time = self._clock()
+        if type(time) is not float:  # its own code would run under the lock
+            time = fsum((time,))  # takes any number, and no text
         if time > self._last_time:
             self._last_time = time
             return time

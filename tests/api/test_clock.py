@@ -3,6 +3,8 @@
 import itertools
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from math import inf, nan
 from typing import Any
 
@@ -86,6 +88,38 @@ def test_a_clock_that_jumps_to_infinity_breaks_nothing(world: World) -> None:
     world.tracker.reclaim(0)
 
     assert world.tracker.used == 0
+
+
+class Tick(float):
+    """A time whose code is nobody's business."""
+
+    def _fail(self, *_: object) -> Any:
+        raise AssertionError("foreign code was run")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = __abs__ = __hash__ = _fail
+    __lt__ = __le__ = __eq__ = __ne__ = __repr__ = __str__ = __format__ = _fail
+
+
+@pytest.mark.parametrize("kind", [int, Tick, Decimal, Fraction])
+def test_whatever_number_a_clock_answers_is_a_float_in_the_books(any_policy: World, kind: type[Any]) -> None:
+    """P6: else the number's own code would run under the lock, or fail there."""
+    ticks = itertools.count(100)
+    world = any_policy
+    tracker = Tracker(1000, clock=lambda: kind(next(ticks)), policy=world.tracker._rounds.policy)
+    tracker.subscribe(world.events.append)
+    first, second = tracker.new_account("first"), tracker.new_account("second")
+    first.claim(100)
+    second.claim(200)
+    first.claim(100)
+
+    plan = tracker.reclaim(0, dry_run=True)
+    ended = tracker.reclaim(0)
+
+    assert sorted(victim.account for victim in plan.victims) == ["first", "second"]
+    assert ended is not None
+    assert type(ended.when) is float
+    assert [type(event.when) for event in world.told(VictimAsked)] == [float, float]
+    assert_books_balance(tracker, 0)
 
 
 def test_a_clock_that_fails_says_so_at_once() -> None:
