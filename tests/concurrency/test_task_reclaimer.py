@@ -1,6 +1,8 @@
 """The task reclaimer from inside its loop: deadlines, several asks at once, breathing, cancellation."""
 
 import asyncio
+import gc
+import inspect
 from itertools import pairwise
 from typing import Any
 
@@ -232,6 +234,77 @@ async def test_leaving_the_tracker_in_the_middle_of_a_round_ends_it() -> None:
     assert world.tracker.closed
     assert not hanging.hanging.is_set()
     assert world.tracker.used == 0
+
+
+async def test_run_ends_when_the_tracker_is_closed_in_the_middle_of_a_round() -> None:
+    """F18: at once, whoever is being asked and however long that may take."""
+    world = World(reclaim_timeout=3600.0)
+    hanging = world.holder("hangs", 500, answer="hang")
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(run, world.tracker)
+            world.holder("young", 600)
+            await until(hanging.hanging.is_set)
+
+            world.tracker.close()
+
+    assert not hanging.hanging.is_set()
+    assert world.told(RoundEnded)[-1].outcome is RoundOutcome.CANCELLED
+
+
+@pytest.mark.filterwarnings("ignore:coroutine '_Reply.receive' was never awaited")  # anyio's task group does not see it
+def test_an_answer_that_nobody_will_await_is_closed() -> None:
+    """F18, F19: as where a program ends by cancelling each task. Its author would be warned of it for nothing."""
+    answers: list[Any] = []
+
+    async def never() -> Reclaimed:
+        return Reclaimed.COLLAPSING
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+
+    def answer(one: ScriptedParticipant, request: object) -> Any:
+        asyncio.get_running_loop().call_soon(cancel_all)  # before the task that awaits the answer has begun
+        answers.append(never())
+        return answers[-1]
+
+    async def main() -> None:
+        async with world.tracker:
+            world.holder("old", 500, ScriptedParticipant, answer=answer)
+            world.holder("young", 600)
+            await until(lambda: False)
+
+    world = World()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+    gc.collect()
+
+    assert inspect.getcoroutinestate(answers[0]) == inspect.CORO_CLOSED
+
+
+async def test_who_holds_the_loop_up_for_longer_than_it_may_collapses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F17: nobody could interrupt it, but it has not kept its time."""
+    real_time = FakeClock()
+    monkeypatch.setattr("memquota.reclaimers._loop.monotonic", real_time)
+    monkeypatch.setattr("memquota._rounds.monotonic", real_time)
+    took = {"in time": 30.0, "late": 30.1}
+
+    def slowly(one: ScriptedParticipant, request: object) -> Reclaimed:
+        real_time.advance(took[one.account.name])
+        one.get()
+        return Reclaimed.PARTIAL
+
+    world = World()
+    in_time, late = (world.holder(name, 300, ScriptedParticipant, answer=slowly) for name in took)
+    async with world.tracker:
+        world.holder("young", 600)
+        await world.ended()
+
+        assert not in_time.account.closed
+        assert late.account.close_reason is not None
+        assert late.account.close_reason.kind is CloseKind.FAILED
+        assert "took 30.100 s to answer" in late.account.close_reason.text
 
 
 async def test_a_tracker_is_run_by_one_task() -> None:

@@ -108,6 +108,8 @@ class Task:
 
     def _set(self) -> None:
         self._woken.set()
+        if self._closed:
+            self._settled.set()
 
     def _after_fork(self) -> None:
         """In a child process the loop is the parent's."""
@@ -148,7 +150,10 @@ class Task:
                     asks.start_soon(self._ask, rounds, runner, asks, step)
                 elif step == "wait":
                     self._settled = Event()
-                    await self._settled.wait()
+                    if not self._closed:
+                        await self._settled.wait()
+                    if self._closed:
+                        return  # whoever is being asked has an hour, perhaps
                 else:
                     await checkpoint()
         finally:
