@@ -317,12 +317,13 @@ class Ledger(Listing):
             scope = above.scope
             if scope is not None:
                 scope.credit_out += more
-                if size <= 0:
+                if size > 0:
+                    if scope.limits.over(above.used):
+                        scope.passed = True
+                        self.strained[above] = None
+                        strained = True
+                elif scope.gave_up is not None:
                     scope.fell(above.used)
-                elif scope.limits.over(above.used):
-                    scope.passed = True
-                    self.strained[above] = None
-                    strained = True
         return strained
 
     def _booked(self, holding: Holding, now: float) -> None:
