@@ -229,7 +229,7 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
             if type(op) in COMPUTED:
                 yield ast.AugAssign(target, COMPUTED[type(op)](), value)
             yield ast.Pass()
-        case ast.AnnAssign(ast.Attribute()):
+        case ast.AnnAssign(ast.Attribute(), value=ast.expr()):
             yield ast.Pass()
         case ast.Assign() | ast.Expr() | ast.Raise() | ast.Delete() | ast.Assert():
             yield ast.Pass()
