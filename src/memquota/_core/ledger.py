@@ -322,7 +322,7 @@ class Ledger(Listing):
                         scope.passed = True
                         self.strained[above] = None
                         strained = True
-                elif scope.gave_up is not None:
+                elif scope.passed or scope.gave_up is not None:
                     scope.fell(above.used)
         return strained
 
