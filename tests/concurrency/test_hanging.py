@@ -216,6 +216,25 @@ def test_two_claims_at_once_start_one_pair_of_threads() -> None:
         assert (names.count("memquota-watch"), names.count("memquota-reclaim")) == (1, 1)
 
 
+def test_closing_ends_the_thread_that_watches_over_one_that_hangs(real_time: FakeClock) -> None:
+    """F17: it does not wait for the deadline; the other one ends when it comes back."""
+
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate()}
+
+    with World("thread", reclaim_timeout=0.2) as world:
+        hanging = world.holder("hangs", 500, answer="hang")
+        world.holder("young", 600)
+        assert hanging.hanging.wait(PATIENCE)
+
+        world.tracker.close()
+
+        soon(lambda: "memquota-watch" not in names())
+        assert "memquota-reclaim" in names()
+        hanging.wake()
+        soon(lambda: "memquota-reclaim" not in names())
+
+
 def test_a_thread_reclaimer_that_is_closed_starts_no_threads_any_more() -> None:
     """P7: nobody would end them. A claim of another thread may have found a round to be due just before."""
     with World("thread") as world:
