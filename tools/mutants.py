@@ -17,10 +17,12 @@ import importlib.abc
 import importlib.machinery
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -36,9 +38,11 @@ SOURCES = ROOT / "src" / "memquota" / "_core"
 TESTS = ROOT / "tests" / "core"
 LISTED = TESTS / "mutants-equivalent.md"
 
-# A mutant may take this many times what the tests take on the original before it counts as killed.
-PATIENCE = 5
-LEAST_PATIENCE = 20.0  # seconds
+# A mutant may take this many times what the tests take on the original before it counts as killed:
+# of the processor's time, so that a busy machine kills nobody. One that only waits is killed too.
+PATIENCE = 3
+LEAST_PATIENCE = 20  # seconds
+LONGEST_WAIT = 20  # times that
 MEMORY = 4 << 30  # bytes of address space, for a mutant that only ever appends
 
 ENTRY = re.compile(r"^- `(?P<file>[^`]+)` `(?P<where>[^`]+)` `(?P<old>[^`]*)` → `(?P<new>[^`]*)`")
@@ -318,7 +322,7 @@ class Order:
             self.durations.write_text(json.dumps(self.seconds))
 
 
-def run_tests(mutant: Mutant | None, directory: Path) -> None:
+def run_tests(mutant: Mutant | None, directory: Path, patience: int) -> None:
     """Ends the process with pytest's exit code."""
     import pytest
 
@@ -330,6 +334,7 @@ def run_tests(mutant: Mutant | None, directory: Path) -> None:
     if mutant is not None:
         sys.meta_path.insert(0, Finder(mutant))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (patience, patience + 5))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
@@ -339,19 +344,26 @@ def run_tests(mutant: Mutant | None, directory: Path) -> None:
         [*options, str(TESTS.relative_to(ROOT))],
         plugins=[Order(directory, mutant)],
     )
+    if mutant is None:
+        taken_by(directory).write_text(str(time.process_time()))
     os._exit(int(code))
 
 
-def exit_code_of(mutant: Mutant | None, directory: Path, patience: float | None) -> int | None:
+def taken_by(directory: Path) -> Path:
+    """Where it stands what the tests took on the original, in seconds of the processor."""
+    return directory / "taken"
+
+
+def exit_code_of(mutant: Mutant | None, directory: Path, patience: int = 0) -> int | None:
     """What the tests said; None if they did not end in time."""
-    process = processes.Process(target=run_tests, args=(mutant, directory))
+    process = processes.Process(target=run_tests, args=(mutant, directory, patience))
     process.start()
-    process.join(patience)
+    process.join(LONGEST_WAIT * patience if mutant is not None else None)
     if process.is_alive():
         process.kill()
         process.join()
         return None
-    return process.exitcode
+    return None if process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL) else process.exitcode
 
 
 processes = multiprocessing.get_context("forkserver")
@@ -383,11 +395,11 @@ def main() -> int:
     processes.set_forkserver_preload(["anyio", "attrs", "hypothesis.stateful", "pytest", "trio"])
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        start = time.monotonic()
-        if exit_code_of(None, directory, None) != 0:
+        if exit_code_of(None, directory) != 0:
             print("the tests fail on the original")
             return 1
-        patience = max(LEAST_PATIENCE, PATIENCE * (time.monotonic() - start))
+        taken = float(taken_by(directory).read_text())
+        patience = max(LEAST_PATIENCE, math.ceil(PATIENCE * taken))
 
         with ThreadPoolExecutor(options.jobs) as pool:
             codes = list(pool.map(lambda one: exit_code_of(one, directory, patience), mutants))
