@@ -6,10 +6,12 @@ import signal
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from memquota import Gate, QuotaExceeded, Tracker, UsageError
+from memquota.gates.admission import Admission
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -141,6 +143,28 @@ def _daemons() -> None:
 
 #: Until the very end.
 _kept: list[Gate] = []
+
+
+def test_two_who_reconfigure_at_once_undo_nothing_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(Tracker(1000))
+    wanted = {"on_full": "refuse", "oversized": "refuse", "high": 0.5, "hysteresis": 0.25, "capacity": 5}
+    arrived: list[int] = []
+    move = Admission.move
+
+    def moved(self: Admission, *arguments: Any) -> Any:
+        arrived.append(1)
+        until(lambda: len(arrived) >= len(wanted))  # all have looked at what there is
+        return move(self, *arguments)
+
+    monkeypatch.setattr(Admission, "move", moved)
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        for what, value in wanted.items():
+            pool.submit(gate.reconfigure, **{what: value})  # type: ignore[arg-type]
+
+    admission = gate._admission
+    measure = admission.outlook.measure
+    assert (admission.on_full, admission.line.refuse_oversized, admission.line.capacity) == ("refuse", True, 5)
+    assert (measure.high, measure.hysteresis) == (0.5, 0.25)
 
 
 def test_a_hard_limit_refuses_and_the_next_one_goes_in() -> None:

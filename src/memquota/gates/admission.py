@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anyio import WouldBlock
 
 from memquota._core.events import CloseReason, RoundOutcome
 from memquota._core.holdings import PinnedHolding
-from memquota._core.limits import Keep
+from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import Outside, TicketState, WaitingLine
 from memquota._handles import closed_error
 from memquota._rounds import Demand
@@ -19,7 +20,7 @@ from memquota.errors import QuotaExceeded, size_text
 from memquota.gates.booking import book, give_back, note_return
 from memquota.gates.moves import Moves, nothing
 from memquota.gates.readings import READ_EVERY, Measure
-from memquota.gates.terms import GateStatistics, OnFull
+from memquota.gates.terms import GateStatistics, OnFull, Oversized
 
 if TYPE_CHECKING:
     from memquota.gates.permits import Permit
@@ -153,19 +154,22 @@ class Admission(Moves):
         self,
         capacity: int | Keep | None,
         max_concurrent: int | Keep | None,
-        measure: Measure,
-        on_full: OnFull,
-        refuse_oversized: bool,
+        measured: Callable[[Measure], Measure],
+        on_full: OnFull | Keep,
+        oversized: Oversized | Keep,
     ) -> None:
-        """Replace what was configured. Lock: held."""
+        """Replace what was configured, in one step: somebody else may do the same. Lock: held."""
+        measure = measured(self.outlook.measure)
+        new_on_full = self.on_full if on_full is KEEP else on_full
+        refuse = self.line.refuse_oversized if oversized is KEEP else oversized == "refuse"
         readings = self.outlook.readings_by(measure)
         self.line.resize(capacity, max_concurrent)
-        if on_full != "reclaim":  # nobody asks on their behalf any more
+        if new_on_full != "reclaim":  # nobody asks on their behalf any more
             self.line.release_reserved()
         # Commit.
         self.outlook.go_by(measure, readings)
-        self.line.refuse_oversized = refuse_oversized
-        self.on_full = on_full
+        self.line.refuse_oversized = refuse
+        self.on_full = new_on_full
         self.head = None  # whoever is next is told how to wait now
 
     def place(self, permit: Permit) -> int | None:

@@ -49,6 +49,7 @@ def build(
     size = None if capacity is None else parse_size(capacity, what="capacity")
     slots = _checked_count(max_concurrent)
     line: WaitingLine[Permit] = WaitingLine(size, slots, refuse_oversized=oversized == "refuse")
+    _check_provider(provider)
     measure = _measure(provider, high, hysteresis)
     return Admission(tracker.new_account("gate") if account is None else account, line, measure, on_full)
 
@@ -68,21 +69,22 @@ def change(
     Raises:
         UsageError: A wrong argument; everything is as before.
     """
-    line = admission.line
-    new_on_full: OnFull = admission.on_full if on_full is KEEP else on_full
-    new_oversized: Oversized = ("refuse" if line.refuse_oversized else "alone") if oversized is KEEP else oversized
-    _check_choices(new_on_full, new_oversized)
+    _check_choices("wait" if on_full is KEEP else on_full, "alone" if oversized is KEEP else oversized)
     size = capacity if capacity is KEEP or capacity is None else parse_size(capacity, what="capacity")
     slots = max_concurrent if max_concurrent is KEEP else _checked_count(max_concurrent)
-    old = admission.outlook.measure
-    measure = old
-    if not (provider is high is hysteresis is KEEP):
-        measure = _measure(
+    if provider is not KEEP:
+        _check_provider(provider)
+
+    def measured(old: Measure) -> Measure:
+        if provider is high is hysteresis is KEEP:
+            return old
+        return _measure(
             old.provider if provider is KEEP else provider,
             old.high if high is KEEP else high,
             old.hysteresis if hysteresis is KEEP else hysteresis,
         )
-    admission.move(admission.reconfigure, size, slots, measure, new_on_full, new_oversized == "refuse")
+
+    admission.move(admission.reconfigure, size, slots, measured, on_full, oversized)
     admission.pump()
 
 
@@ -101,7 +103,12 @@ def _checked_count(count: object) -> int | None:
     return count
 
 
-def _measure(provider: object, high: object, hysteresis: object) -> Measure:
+def _check_provider(provider: object) -> None:
+    if provider is not None and not callable(getattr(provider, "read", None)):
+        raise UsageTypeError(f"a provider has a method read; {provider!r} has none")
+
+
+def _measure(provider: Provider | None, high: object, hysteresis: object) -> Measure:
     for what, share in (("high", high), ("hysteresis", hysteresis)):
         if isinstance(share, bool) or not isinstance(share, int | float):
             raise UsageTypeError(f"{what} must be a number, not {share!r}")
@@ -110,9 +117,7 @@ def _measure(provider: object, high: object, hysteresis: object) -> Measure:
         raise UsageValueError(f"high must be above 0 and at most 1, not {high!r}")
     if not 0.0 <= gap < top:
         raise UsageValueError(f"hysteresis must be at least 0 and below high, not {hysteresis!r}")
-    if provider is not None and not callable(getattr(provider, "read", None)):
-        raise UsageTypeError(f"a provider has a method read; {provider!r} has none")
-    return Measure(cast("Provider | None", provider), top, gap)
+    return Measure(provider, top, gap)
 
 
 def checked_timeout(timeout: object) -> float:
