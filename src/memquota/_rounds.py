@@ -168,8 +168,11 @@ class Rounds:
         # Lock: held, so that whoever begins a round finds the demand that it looked at.
         if demand in self.demands:
             self.demands.remove(demand)
-        elif self._demand is demand and self.round is None:
-            self._demand = None
+        elif self._demand is demand:
+            if self.round is None:
+                self._demand = None
+            else:  # its own
+                self.round.called_off = True
 
     def awaited_here(self) -> bool:
         """Whether this thread waits for a round that it asked for by hand."""

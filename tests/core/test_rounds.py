@@ -562,6 +562,25 @@ def test_cancelling_a_round_that_is_over_says_how_it_ended() -> None:
     assert ended.outcome is RoundOutcome.DONE
 
 
+def test_a_round_that_is_called_off_hears_whom_it_asked_and_asks_nobody_else() -> None:
+    """P10: nobody wants its bytes any more."""
+    ledger = ledger_of(2000)
+    members = [member(ledger, f"m{n}", 500, age=float(n)) for n in range(5)]
+    members[2].age = 50.0  # younger than known
+    one = round_about(ledger)
+    ask = next_ask(one, members)
+    assert isinstance(one.next(100.0), Survey)  # another one is wanted, and its follower not known
+
+    one.called_off = True
+
+    assert isinstance(one.next(101.0), Wait)
+    assert [node.name for node in ledger.accounts if node.asked] == ["m0"]
+    one.settle(ask, collapsing=True, failure=None, now=102.0)
+    assert one.next(103.0) == RoundEnded(1, "tracker", RoundOutcome.CANCELLED, 1, 500, 2000, 1500, 103.0)
+    assert alive(members) == ["m1", "m2", "m3", "m4"]
+    check_books(ledger)
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 

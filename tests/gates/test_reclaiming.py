@@ -1,11 +1,14 @@
 """A gate that has others make room: the bytes belong to whoever paid for them, and nobody pays for one who left."""
 
+import threading
+
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from memquota import AsyncGate, Gate, Tracker
-from tests.gates.support import balanced
+from memquota import AsyncGate, Gate, Reclaimed, ReclaimRequest, Tracker
+from memquota.observe import RoundEnded, RoundOutcome
+from tests.gates.support import balanced, until
 
 
 @pytest.mark.parametrize("who", ["thread", "task"])
@@ -30,6 +33,38 @@ async def test_nobody_makes_room_for_one_who_gave_up(who: str) -> None:
         async with AsyncGate(sharing=gate).acquire(200):
             assert data.closed
     balanced(gate)
+
+
+def test_a_round_asks_nobody_else_when_the_one_who_paid_for_it_gives_up() -> None:
+    """P10: it goes to the end of the ask under way."""
+    gave_up = threading.Event()
+
+    class Holder:
+        def reclaim(self, request: ReclaimRequest) -> Reclaimed:
+            assert gave_up.wait(20)
+            return Reclaimed.COLLAPSING
+
+        def oldest_data(self) -> float:
+            return 0.0
+
+    ended: list[RoundEnded] = []
+    with Tracker(1000, reclaimer="thread", reclaim_timeout=30.0) as tracker:
+        tracker.subscribe(lambda event: ended.append(event) if isinstance(event, RoundEnded) else None)
+        accounts = [tracker.new_account(str(number)) for number in range(4)]
+        holders = [Holder() for _ in accounts]
+        parts = [account.register_participant(holder) for account, holder in zip(accounts, holders, strict=True)]
+        for part in parts:
+            part.claim(200)
+        gate = Gate(tracker, on_full="reclaim")
+
+        with pytest.raises(TimeoutError):
+            gate.acquire(900, timeout=0.05)
+        gave_up.set()
+        until(lambda: ended)
+
+        assert [account.closed for account in accounts].count(True) <= 1
+        assert [event.outcome for event in ended] == [RoundOutcome.CANCELLED]
+        balanced(gate)
 
 
 async def test_no_more_is_asked_for_than_is_missing() -> None:

@@ -78,6 +78,8 @@ class Round:
         assert node.scope is not None
         self.node = node
         self.ended: RoundEnded | None = None
+        # Whether nobody wants it any more: it ends when those who were asked have answered.
+        self.called_off = False
         self.heard = True
         self._ledger = ledger
         self._scope = node.scope
@@ -108,6 +110,8 @@ class Round:
     @property
     def missing(self) -> int:
         """What has still to be found, in bytes: what victims were asked for and may still give is credited."""
+        if self.called_off:
+            return 0
         missing = self.node.used - self.target
         for ask in self._outstanding:
             if ask.victim.ended is None:
@@ -134,7 +138,9 @@ class Round:
             self._unchoose()
         if self._chosen is None:
             if missing <= 0:
-                return Wait() if self._outstanding else self._end(RoundOutcome.DONE, now)
+                if self._outstanding:
+                    return Wait()
+                return self._end(RoundOutcome.CANCELLED if self.called_off else RoundOutcome.DONE, now)
             found = self._candidates.next(scope.index, missing)
             if isinstance(found, _QUESTIONS):
                 return found
