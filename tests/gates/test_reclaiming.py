@@ -60,7 +60,7 @@ def test_a_round_asks_nobody_else_when_the_one_who_paid_for_it_gives_up() -> Non
         with pytest.raises(TimeoutError):
             gate.acquire(900, timeout=0.05)
         gave_up.set()
-        until(lambda: ended)
+        until(lambda: bool(ended))
 
         assert [account.closed for account in accounts].count(True) <= 1
         assert [event.outcome for event in ended] == [RoundOutcome.CANCELLED]
