@@ -167,6 +167,24 @@ def test_two_who_reconfigure_at_once_undo_nothing_of_each_other(monkeypatch: pyt
     assert (measure.high, measure.hysteresis) == (0.5, 0.25)
 
 
+def test_gates_and_permits_keep_the_accounts_open_that_they_were_given() -> None:
+    """P7: nobody else holds them; they close with who was given them."""
+    tracker = Tracker(1000)
+    gate = Gate(tracker, account=tracker.new_account("of the gate"))
+    permits = [gate.acquire(5), gate.acquire(6, account=tracker.new_account("of the permit"))]
+    gc.collect()
+
+    assert tracker.used == 11
+    assert {node.name for node in tracker._books.ledger.accounts} == {"tracker", "of the gate", "of the permit"}
+    for permit in permits:
+        permit.release()
+    balanced(gate)
+    del gate, permit, permits
+    gc.collect()
+    assert tracker.used == 0
+    assert {node.name for node in tracker._books.ledger.accounts} == {"tracker"}
+
+
 def test_a_hard_limit_refuses_and_the_next_one_goes_in() -> None:
     tracker = Tracker(1000, hard_limit=1000)
     narrow = tracker.new_account("narrow", hard_limit=3)
