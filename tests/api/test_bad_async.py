@@ -190,13 +190,13 @@ async def test_participants_may_use_the_tracker_between_two_awaits(world: World)
     """F15: no lock is held while they wait."""
 
     async def busy(one: Any) -> Reclaimed:
-        for _ in range(3):
+        for number in range(3):
             await checkpoint()
             child = one.account.new_child()
             child.claim(5)
             world.tracker.reconfigure(limit=900)
             world.tracker.reclaim(0, dry_run=True)
-            world.tracker.reclaim(10**6)  # only requested
+            world.tracker.reclaim(10**6 + number)  # only requested
         return Reclaimed.COLLAPSING
 
     class Busy(AsyncScriptedParticipant):
