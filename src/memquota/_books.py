@@ -11,7 +11,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
 from math import fsum, inf
 from threading import RLock, get_ident
 from typing import Final, TypeVar, TypeVarTuple
@@ -48,10 +47,14 @@ class _Warn(Event):
 class CloseCallback(Event):
     """A callback of an account, to be called with the lock free when the account has closed.
 
-    One that is `restartable` is called anew where an exception from outside interrupted it.
+    One that is `restartable` is called anew where an exception from outside interrupted it, or memory ran out: others
+    may wait for what it does.
+
+    Attributes:
+        told: Whether it was called, or nobody wants it to be called any more.
     """
 
-    __slots__ = ("account", "callback", "restartable")
+    __slots__ = ("account", "callback", "restartable", "told")
 
     def __init__(
         self, callback: Callable[[CloseReason], object], account: AccountNode, *, restartable: bool = False
@@ -59,6 +62,7 @@ class CloseCallback(Event):
         self.callback = callback
         self.account = account
         self.restartable = restartable
+        self.told = False
 
 
 _all_books: Final[weakref.WeakSet[Books]] = weakref.WeakSet()
@@ -88,7 +92,7 @@ class Books:
         # Each participant's weak reference holds this: one for all, as each look at `append` makes another.
         self.note: Callable[[object], None] = self.notes.append
         self._dropped: deque[AccountNode] = deque()
-        self.on_close: dict[AccountNode, deque[CloseCallback]] = {}
+        self.on_close: dict[AccountNode, list[CloseCallback]] = {}
         self._delivering: set[int] = set()
         # What a round that asked everybody leaves behind, in pieces. One is freed at a time, with the lock free: all of
         # them at once take long, and may run the code of a policy's keys.
@@ -282,24 +286,17 @@ class Books:
         for holding in list(node.holdings or ()):
             if isinstance(holding, Registration):
                 holding.cut()
-        callbacks = self.on_close.get(node)
-        if callbacks is not None:
-            # Called when all that ended has been cut, each by itself: what one does takes nothing from the others.
-            self.ledger.events.extend(map(deque.popleft, repeat(callbacks, len(callbacks))))
-            self.on_close.pop(node, None)
+        # Called when all that ended has been cut, each by itself: what one does takes nothing from the others. Where
+        # memory runs out half-way, some are among the events twice, and told once.
+        self.ledger.events.extend(self.on_close.get(node, ()))
+        self.on_close.pop(node, None)
         hand[0] = None
 
     def _tell(self, hand: list[Event | None]) -> None:
         (event,) = hand
         if isinstance(event, CloseCallback):
-            reason = event.account.ended
-            assert reason is not None
-            if not event.restartable:
-                hand[0] = None
-            try:
-                event.callback(reason)
-            except Exception:
-                log_callback_failure("on_close", event.account.name)
+            if not event.told:
+                self._call(event)
             hand[0] = None
         elif isinstance(event, _Warn):
             hand[0] = None
@@ -311,6 +308,18 @@ class Books:
             hand[0] = None
             log_event(event, self.ledger.root.name)
             self.hooks.publish(event)
+
+    def _call(self, event: CloseCallback) -> None:
+        reason = event.account.ended
+        assert reason is not None
+        event.told = not event.restartable
+        try:
+            event.callback(reason)
+        except Exception as error:
+            if event.restartable and isinstance(error, MemoryError):
+                raise
+            log_callback_failure("on_close", event.account.name)
+        event.told = True
 
     def _after_fork(self) -> None:
         """In a child process: only the thread that forked goes on. What others were doing is derived anew."""
@@ -340,7 +349,7 @@ def _act_on_first(items: deque[R], action: Callable[[list[R | None]], object]) -
 
     The action gets it in a list, and puts None there when it is done, or is about to do what must not be done twice. No
     exception from outside comes between taking and having: that is one call, which is not made of Python code. Where
-    one comes later, and before that None, the item goes back.
+    one comes later, or memory runs out, and before that None, the item goes back, which takes no memory.
     """
     hand: list[R | None] = []
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -357,13 +356,14 @@ class Account(Handle):
 
     def _on_close(self, entry: CloseCallback) -> CloseReason | None:
         if self._node.ended is None:
-            self._rounds.books.on_close.setdefault(self._node, deque()).append(entry)
+            self._rounds.books.on_close.setdefault(self._node, []).append(entry)
         return self._node.ended
 
     def _forget_callback(self, entry: CloseCallback) -> None:
-        callbacks = self._rounds.books.on_close.get(self._node, ())
+        entry.told = True
+        callbacks = self._rounds.books.on_close.get(self._node, [])
         if entry in callbacks:
-            self._rounds.books.on_close[self._node].remove(entry)
+            callbacks.remove(entry)
 
 
 def checked_priority(priority: object) -> int:

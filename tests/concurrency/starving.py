@@ -24,14 +24,20 @@ class Starving:
     """A block in which a stretch of allocations fails, from the `number`-th on; it swallows what says so.
 
     `failed` tells whether the block was left that way; `reached`, of a stretch of one, whether the block came so far.
+
+    Args:
+        number: The first allocation that fails.
+        stretch: How many do.
+        tuples: Whether the interpreter keeps the tuples of three that it has ready for who leaves the block of a lock.
     """
 
-    __slots__ = ("failed", "number", "reached", "stretch")
+    __slots__ = ("_spare", "failed", "number", "reached", "stretch")
 
-    def __init__(self, number: int, stretch: int) -> None:
+    def __init__(self, number: int, stretch: int, *, tuples: bool = False) -> None:
         self.number = number
         self.stretch = stretch
         self.failed = self.reached = False
+        self._spare = [(each, each, each) for each in range(0 if tuples else 2100)]
 
     def __enter__(self) -> Starving:
         testcapi.set_nomemory(self.number, self.number + self.stretch)

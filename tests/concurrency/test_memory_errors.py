@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
 
-from tests.concurrency.calls import CASES, Case, World
+from memquota import Tracker
+from tests.concurrency.calls import CASES, MIB, Case, World
 from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, testcapi
 from tests.support.watchdog import run_isolated
 
@@ -66,3 +68,53 @@ def test_a_call_that_runs_out_of_memory_leaves_balanced_books(name: str, stretch
 def test_a_long_call_that_runs_out_of_memory_anywhere_leaves_balanced_books(name: str, stretch: int) -> None:
     """F44."""
     run(name, stretch, timeout=600)
+
+
+class Called:
+    """A callback that counts its calls, which takes no memory."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, reason: object) -> None:
+        self.times += 1
+
+
+def run_callbacks() -> None:
+    if not is_sound():
+        print("unsound", flush=True)
+        os._exit(0)
+    quiet()
+    for number in itertools.count():
+        reached = False
+        for stretch in (ONCE, LONG):
+            tracker = Tracker(MIB)
+            account = tracker.new_account("a")
+            child = account.new_child("b")
+            callbacks = [Called() for _ in range(4)]
+            forget = account.on_close(Called())
+            for callback in callbacks[:3]:
+                account.on_close(callback)
+            child.on_close(callbacks[3])
+            with Starving(number, stretch) as starving:
+                account.close()
+            tracker.statistics()
+            reached |= stretch == ONCE and (starving.failed or starving.reached)
+            if account.closed:
+                forget()
+                times = [callback.times for callback in callbacks]
+                assert times == [1, 1, 1, 1], f"{stretch} allocations from {number} on: {times}"
+            account.close()
+            assert [callback.times for callback in callbacks] == [1, 1, 1, 1]
+        if not reached:
+            break
+    assert number > 30
+
+
+def test_callbacks_of_an_account_that_closes_are_called_once_whatever_runs_out() -> None:
+    """F44: others may wait for what they do."""
+    if testcapi is None:
+        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
+    done = run_isolated(run_callbacks, timeout=60)
+    if done.stdout == "unsound\n":
+        pytest.skip("this interpreter itself breaks where a function finds no memory")

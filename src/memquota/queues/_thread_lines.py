@@ -20,6 +20,8 @@ class ThreadLines:
         self.putters: deque[Condition] = deque()
         self.getters: deque[Condition] = deque()
         self.joiners: deque[Condition] = deque()
+        # Whether somebody may have been let wait in vain, as there was no memory to wake him: the next call does.
+        self.missed = False
 
     def turn(
         self,
@@ -46,12 +48,25 @@ class ThreadLines:
         finally:
             line.remove(place)
             adjust()
-            if line:
+            self.call(line)
+
+    def call(self, line: deque[Condition]) -> None:
+        """Let the first one look again."""
+        if line:
+            try:
                 line[0].notify()
+            except MemoryError:
+                self.missed = True
 
     def wake_everybody(self) -> None:
         """Let everybody look again. Any thread."""
+        self.missed = True
         with self.lock:
-            for line in (self.putters, self.getters, self.joiners):
-                for place in line:
-                    place.notify()
+            self.missed = False
+            try:
+                for line in (self.putters, self.getters, self.joiners):
+                    for place in line:
+                        place.notify()
+            except BaseException:
+                self.missed = True
+                raise

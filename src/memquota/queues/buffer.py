@@ -232,12 +232,14 @@ class Buffer(Content[T]):
 
     def _report(self) -> None:
         """Tell what was dropped."""
+        if self._dropped_items == self._reported_items:
+            return
+        self._wake_everybody()  # first: it is done again where it fails
         dropped_items, dropped_bytes = self._dropped_items, self._dropped_bytes
         items, size = dropped_items - self._reported_items, dropped_bytes - self._reported_bytes
-        if not items:
+        if not items:  # another thread was faster
             return
         self._reported_items, self._reported_bytes = dropped_items, dropped_bytes
-        self._wake_everybody()
         if self._on_drop is not None:
             try:
                 self._on_drop(items, size)
@@ -247,7 +249,8 @@ class Buffer(Content[T]):
     def _end(self, reason: CloseReason) -> None:
         """The account is closed: drop what is inside, and tell. By any thread, with no lock held.
 
-        Where an exception from outside interrupts it, it is begun anew; what others can see of it happens once.
+        Where an exception from outside interrupts it, or memory runs out, it is begun anew; what others can see of it
+        happens once.
         """
         self._over = reason
         self._limit, self._bounded = 0, True

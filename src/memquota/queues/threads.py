@@ -157,8 +157,7 @@ class Queue(Buffer[T]):
             try:
                 entry = self._books.enter_quietly(self._come_in, item, cost, self._clock())
                 if entry is not False:
-                    if self._getters:
-                        self._getters[0].notify()
+                    self._lines.call(self._getters)
                     return entry
             except MemoryQuotaError:
                 raise
@@ -169,6 +168,8 @@ class Queue(Buffer[T]):
             wait = True
 
     def _check_put(self) -> None:
+        if self._lines.missed:
+            self._wake_everybody()
         self._check_over()
         if self._is_shutdown:
             raise ShutDown
@@ -252,8 +253,7 @@ class Queue(Buffer[T]):
             try:
                 entry = self._books.enter_quietly(self._go_out)
                 if entry is not None:
-                    if self._putters:
-                        self._putters[0].notify()
+                    self._lines.call(self._putters)
                     return entry
             except MemoryQuotaError:
                 raise
@@ -269,6 +269,8 @@ class Queue(Buffer[T]):
         return bool(self._items)
 
     def _check_get(self) -> None:
+        if self._lines.missed:
+            self._wake_everybody()
         self._check_over()
         if self._is_shutdown and not self._items:
             raise ShutDown
@@ -318,6 +320,7 @@ class Queue(Buffer[T]):
 
         Signal handlers and finalizers may call it at any moment.
         """
+        self._lines.missed = True  # in case there is no memory to go on
         self._is_shutdown = True
         self._adjust()
         self._wake_everybody()
@@ -335,6 +338,7 @@ class Queue(Buffer[T]):
     def maxsize(self, maxsize: int) -> None:
         bound = queue_bound(maxsize)
         self._refuse_inside()
+        self._lines.missed = True  # as in `shutdown`
         with self._lock:
             self._maxsize = maxsize
             self._max_items = bound
