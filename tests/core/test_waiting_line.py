@@ -322,3 +322,24 @@ def test_moves_that_come_too_late_change_nothing() -> None:
     line.reserve(left)
     assert (line.reserved, waits.weight, line.first) == (0, 1, waits)
     check_line(line, [])
+
+
+def test_a_number_is_not_used_twice_where_memory_ran_out_half_way() -> None:
+    """F44: the entry of who did not arrive stays behind, and is nobody else's."""
+
+    class Full(dict[int, Ticket]):
+        def __setitem__(self, number: int, ticket: Ticket) -> None:
+            raise MemoryError
+
+    line: WaitingLine[Ticket] = WaitingLine(10)
+    line._tickets = Full()
+    with pytest.raises(MemoryError):
+        line.arrive(Ticket(1, priority=5))
+    line._tickets = {}
+
+    first, second = Ticket(1, priority=1), Ticket(1)
+    line.arrive(second)
+    line.arrive(first)
+
+    check_line(line, [])
+    assert list(line) == [first, second]

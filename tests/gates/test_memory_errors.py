@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -210,3 +212,77 @@ def run_limiter_starved() -> None:
 def test_a_limiter_that_runs_out_of_memory_goes_on_and_ends() -> None:
     """F44: the same for a limiter, which holds nothing."""
     run(run_limiter_starved, "")
+
+
+# --- what is too rare to be met above ---------------------------------------------------------------------------------
+
+
+class Unwilling:
+    """A lock whose block cannot be left once, for want of memory: it stays held, as with the interpreter's own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._is_owned = self._lock._is_owned  # type: ignore[attr-defined]
+        self.release = self._lock.release
+        self.fails = True
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        if self.fails:
+            self.fails = False
+            raise MemoryError
+        self._lock.release()
+
+
+def _leave(world: calls.World) -> None:
+    world.permits.pop().release()
+
+
+def _enter(world: calls.World) -> None:
+    world.gate.acquire(KB).release()
+
+
+def _look(world: calls.World) -> None:
+    world.gate.statistics()
+
+
+@pytest.mark.filterwarnings("ignore:a permit of:ResourceWarning")  # its holder got a MemoryError instead
+@pytest.mark.parametrize("whose", ["the gate", "the books"])
+@pytest.mark.parametrize("deed", [_leave, _enter, _look])
+def test_a_lock_whose_block_cannot_be_left_is_not_left_held(deed: Call, whose: str) -> None:
+    """F44: leaving the block of a lock takes a tuple of three."""
+    world = World()
+    lock: Any = Unwilling()
+    owner, name = (world.admission, "lock") if whose == "the gate" else (world.tracker._books, "_lock")
+    setattr(owner, name, lock)
+
+    try:
+        deed(world)
+    except MemoryError:
+        pass
+
+    assert not lock.fails or whose == "the books"
+    lock.fails = False
+    world.check()
+
+
+def test_a_slot_that_cannot_be_taken_back_for_want_of_memory_is_still_there() -> None:
+    """F44: a list that becomes smaller may take memory."""
+
+    class Stiff(list[None]):
+        def pop(self, *_: Any) -> None:
+            raise MemoryError
+
+    world = World()
+    world.gate.acquire().release()
+    assert world.admission.spare == [None]
+    world.admission.spare = Stiff(world.admission.spare)
+
+    with pytest.raises(MemoryError):
+        world.gate.statistics()
+
+    world.admission.spare = list(world.admission.spare)
+    assert world.gate.statistics().inside == 2
+    world.check()
