@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attrs import fields
 
+from memquota._core.checks import check_books
 from memquota._core.events import OverRelease, ParticipationEnded
 from memquota._core.holdings import NO_CREDIT, Receipt
 from memquota._core.ledger import Counts, Ledger
@@ -93,3 +94,28 @@ def test_a_late_release_keeps_the_owner_from_collecting_credit() -> None:
     ledger.release_late(who.holding, who.line, 1000)
 
     assert (who.line._credit, who.line._cap) == (credit, NO_CREDIT - 1)
+
+
+def test_a_late_release_leaves_the_books_right_and_the_credit_to_its_owner() -> None:
+    """P9: more than is claimed is clamped; what the owner has as credit is not released for him."""
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    credit, booked, cap = who.line._credit, who.holding.booked, who.holding.cap
+    assert booked - credit == 5000
+    assert 0 < credit < cap
+
+    ledger.release_late(who.holding, who.line, 1000)
+
+    assert (who.holding.booked, who.holding.cap, ledger.root.used) == (
+        booked - 1000,
+        min(cap, booked - 1000),
+        booked - 1000,
+    )
+    assert (who.line._credit, who.line._cap) == (credit, NO_CREDIT - 1)
+    check_books(ledger)
+
+    ledger.release_late(who.holding, who.line, 5000)
+
+    assert (who.holding.booked, who.holding.cap, ledger.root.used) == (credit, credit, credit)
+    assert (ledger.counts.over_releases, ledger.counts.over_released_bytes) == (1, 1000)
+    check_books(ledger)
