@@ -6,69 +6,20 @@ import gc
 import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 
 from memquota import AccountClosed, AsyncGate, Permit, Tracker
 from memquota._core.waiting_line import check_line
 from memquota.gates.wakeups import _InAsyncio
 from memquota.testing import assert_books_balance
 from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so
+from tests.concurrency.starving_tasks import Driven, settled
 from tests.gates.calls import BACKEND, CAPACITY, KB, SLOTS
 from tests.gates.test_memory_errors import run
-
-Steps = Generator[Any, Any, Any]
-
-
-async def settled() -> None:
-    """Let everybody run until they wait."""
-    for _ in range(12):
-        await checkpoint()
-
-
-class Driven:
-    """An awaitable that finds no memory in its step of that number."""
-
-    def __init__(self, awaitable: Awaitable[object], at: int, starving: Starving) -> None:
-        self.steps = awaitable.__await__()
-        self.at = at
-        self.starving = starving
-
-    def __await__(self) -> Steps:
-        for number in itertools.count():
-            try:
-                if number == self.at:
-                    given = self._starved()
-                    if self.starving.failed:
-                        raise MemoryError
-                else:
-                    given = self._resume()
-            except StopIteration:
-                return
-            try:
-                answer = yield given
-                self._resume = self._send(answer)  # type: ignore[method-assign]
-            except BaseException as error:
-                self._resume = self._throw(error)  # type: ignore[method-assign]
-
-    def _starved(self) -> object:
-        with self.starving:
-            return self._resume()
-        return None
-
-    def _resume(self) -> object:
-        return next(self.steps)
-
-    def _send(self, answer: object) -> Callable[[], object]:
-        return lambda: self.steps.send(answer)
-
-    def _throw(self, error: BaseException) -> Callable[[], object]:
-        return lambda: self.steps.throw(error)
 
 
 class Guest:

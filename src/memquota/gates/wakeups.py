@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import AbstractEventLoop, Future, current_task
-from collections.abc import Callable
-from contextvars import Context
+from asyncio import AbstractEventLoop, current_task
 from threading import TIMEOUT_MAX, Lock
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from anyio import Event, move_on_after
 
-from memquota._loops import Loop, current_loop
+from memquota._loops import Bell, Loop, current_loop
 
 __all__ = ["Bereft", "TaskWaiter", "ThreadWaiter", "Waiter", "task_waiter"]
 
@@ -91,18 +89,12 @@ def task_waiter(bereft: Bereft) -> TaskWaiter:
     return _InTrio()
 
 
-class _InAsyncio:
-    """A future, without what anyio puts around it: a third of the cost."""
-
-    __slots__ = ("_bereft", "_future", "_loop", "_lost", "_woken")
+class _InAsyncio(Bell):
+    __slots__ = ("_bereft",)
 
     def __init__(self, loop: AbstractEventLoop, bereft: Bereft) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._bereft = bereft
-        self._future: Future[None] | None = None
-        # Whom the future was to call when there was no memory for it: it is done, and has forgotten the task.
-        self._lost: list[tuple[Callable[..., object], Context]] | None = None
-        self._woken = False
 
     @property
     def dead(self) -> bool:
@@ -121,38 +113,19 @@ class _InAsyncio:
         return True
 
     def _set(self) -> None:
-        self._woken = True
-        future = self._future
-        if future is None:
-            return
         try:
-            if not future.done():
-                callbacks = future._callbacks
-                try:
-                    future.set_result(None)
-                except MemoryError:
-                    self._lost = callbacks
-                    raise
-            elif self._lost is not None:
-                for callback, context in self._lost:
-                    self._loop.call_soon(callback, future, context=context)
-                self._lost = None
+            self.ring()
         except MemoryError:
             self._bereft.missed = True  # the next move of the line wakes it again
             raise
 
-    async def wait(self, seconds: float | None) -> None:
-        if not self._woken:
-            future = self._future = self._loop.create_future()
-            timer = None if seconds is None else self._loop.call_later(seconds, self._set)
-            try:
-                if not self._woken:  # by a signal handler, since
-                    await future
-            finally:
-                self._future = None
-                if timer is not None:
-                    timer.cancel()
-        self._woken = False
+    async def wait(self, seconds: float | None = None) -> None:
+        timer = None if seconds is None or self._woken else self._loop.call_later(seconds, self._set)
+        try:
+            await super().wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 class _InTrio:

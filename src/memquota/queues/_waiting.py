@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from asyncio import AbstractEventLoop, Future, current_task
+from asyncio import AbstractEventLoop, current_task
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from threading import get_ident
 from typing import Any, ClassVar, Final
 
 from anyio import Event, get_cancelled_exc_class
 
-from memquota._loops import Loop, current_loop
+from memquota._loops import Bell, Loop, current_loop
 
 __all__ = ["Line", "Waiter"]
 
@@ -29,12 +29,13 @@ class Waiter:
         taken: Whether that was taken: then it has nothing to wait for any more.
     """
 
-    __slots__ = ("_process", "_thread", "offer", "taken", "who")
+    __slots__ = ("_line", "_process", "_thread", "offer", "taken", "who")
 
     #: Stands for this process: another object in a child process, where nobody waits any more who did before.
     here: ClassVar[object] = object()
 
-    def __init__(self, who: object, offer: Any) -> None:
+    def __init__(self, line: Line, who: object, offer: Any) -> None:
+        self._line = line
         self.who = who
         self.offer = offer
         self.taken = False
@@ -60,7 +61,7 @@ class Waiter:
         """Let it look again, also where its loop sleeps. From any thread, and from signal handlers."""
         raise NotImplementedError
 
-    async def sleep(self) -> None:
+    def sleep(self) -> Awaitable[None]:
         """Wait to be woken."""
         raise NotImplementedError
 
@@ -72,15 +73,14 @@ class Waiter:
 
 
 class _AsyncioWaiter(Waiter):
-    """Waits by a future, without what anyio puts around it."""
+    """Waits by a future."""
 
-    __slots__ = ("_future", "_loop", "_woken")
+    __slots__ = ("_bell", "_loop")
 
-    def __init__(self, loop: AbstractEventLoop, who: object, offer: Any) -> None:
-        super().__init__(who, offer)
+    def __init__(self, loop: AbstractEventLoop, line: Line, who: object, offer: Any) -> None:
+        super().__init__(line, who, offer)
         self._loop = loop
-        self._future: Future[None] | None = None
-        self._woken = False
+        self._bell = Bell(loop)
 
     def _loop_is_closed(self) -> bool:
         return self._loop.is_closed()
@@ -92,16 +92,14 @@ class _AsyncioWaiter(Waiter):
             pass
 
     def _set(self) -> None:
-        self._woken = True
-        future = self._future
-        if future is not None and not future.done():
-            future.set_result(None)
+        try:
+            self._bell.ring()
+        except MemoryError:
+            self._line.missed = True
+            raise
 
-    async def sleep(self) -> None:
-        future = self._future = self._loop.create_future()
-        if not self._woken:
-            await future
-        self._woken = False
+    def sleep(self) -> Awaitable[None]:
+        return self._bell.wait()
 
 
 class _EventWaiter(Waiter):
@@ -109,8 +107,8 @@ class _EventWaiter(Waiter):
 
     __slots__ = ("_event", "_loop")
 
-    def __init__(self, who: object, offer: Any) -> None:
-        super().__init__(who, offer)
+    def __init__(self, line: Line, who: object, offer: Any) -> None:
+        super().__init__(line, who, offer)
         self._loop: Loop = current_loop()
         self._event = Event()
 
@@ -128,13 +126,13 @@ class _EventWaiter(Waiter):
         self._event = Event()
 
 
-def _waiter(who: object, offer: Any) -> Waiter:
+def _waiter(line: Line, who: object, offer: Any) -> Waiter:
     """One for the calling task."""
     loop = _running_loop()
     # A loop of trio may be a guest in one of asyncio: its tasks are none of asyncio's.
     if loop is not None and current_task(loop) is not None:
-        return _AsyncioWaiter(loop, who, offer)
-    return _EventWaiter(who, offer)
+        return _AsyncioWaiter(loop, line, who, offer)
+    return _EventWaiter(line, who, offer)
 
 
 class Line:
@@ -142,12 +140,16 @@ class Line:
 
     So a task that is cancelled, even in the moment in which it was woken, has taken nothing with it. A waiter whose
     loop was closed, or is that of the process that this one was forked from, leaves when somebody looks for the first.
+
+    Attributes:
+        missed: Whether somebody may wait in vain, as there was no memory to wake him.
     """
 
-    __slots__ = ("waiters",)
+    __slots__ = ("missed", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
+        self.missed = False
 
     def __len__(self) -> int:
         return sum(not waiter.lost for waiter in tuple(self.waiters))
@@ -179,13 +181,13 @@ class Line:
             The place is given up and the next one is woken. Once the offer was taken there is nothing left to cancel:
             the cancellation strikes at the task's next wait.
         """
-        waiter = _waiter(who, offer)
-        if first:
-            self.waiters.appendleft(waiter)
-        else:
-            self.waiters.append(waiter)
-        adjust()
+        waiter = _waiter(self, who, offer)
         try:
+            if first:
+                self.waiters.appendleft(waiter)
+            else:
+                self.waiters.append(waiter)
+            adjust()
             while not waiter.taken:
                 check()
                 if self.first() is waiter and may_go():
@@ -203,8 +205,10 @@ class Line:
                 self.waiters.remove(waiter)
             except ValueError:  # whoever took its offer, or found its loop closed, took it out
                 pass
-            adjust()
-            self.wake()
+            try:
+                adjust()
+            finally:
+                self.wake()
         return not waiter.taken
 
     def first(self) -> Waiter | None:
@@ -220,14 +224,22 @@ class Line:
 
     def wake(self) -> None:
         """Let the first one look again."""
-        waiter = self.first()
-        if waiter is not None:
-            waiter.wake()
+        try:
+            waiter = self.first()
+            if waiter is not None:
+                waiter.wake()
+        except MemoryError:
+            self.missed = True
 
     def wake_all(self) -> None:
         """Let everybody look again. Any thread, and signal handlers."""
-        for waiter in tuple(self.waiters):
-            waiter.rouse()
+        self.missed = False
+        try:
+            for waiter in tuple(self.waiters):
+                waiter.rouse()
+        except BaseException:
+            self.missed = True
+            raise
 
 
 def _put_off(error: BaseException) -> None:

@@ -126,12 +126,16 @@ class Stream(TaskBuffer[T]):
         if first is None or first.offer is None:
             raise WouldBlock
         item: T = first.offer[0]
-        first.taken = True
+        first.taken, first.offer = True, None
         try:
             self._putters.waiters.remove(first)
             self._adjust()
         finally:
-            first.wake()
+            try:
+                first.wake()
+            except MemoryError:  # it is woken with those in the line, then
+                self._putters.missed = True
+                self._putters.waiters.appendleft(first)
         return item
 
     def _close_sender(self, end: int) -> None:

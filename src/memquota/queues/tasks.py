@@ -40,8 +40,18 @@ class TaskBuffer(Buffer[T]):
         return bool(self._putters.waiters)
 
     def _wake_everybody(self) -> None:
+        self._getters.missed = True
         self._putters.wake_all()
         self._getters.wake_all()
+
+    def _check_over(self) -> None:
+        if self._has_missed():
+            self._wake_everybody()
+        super()._check_over()
+
+    def _has_missed(self) -> bool:
+        """Whether somebody may wait in vain, as there was no memory to wake him."""
+        return self._putters.missed or self._getters.missed
 
     def _check_put(self) -> None:
         """Raise when nothing may go in any more."""
@@ -74,6 +84,8 @@ class TaskBuffer(Buffer[T]):
 
     def _take_out(self) -> Entry | None:
         """Take out the oldest item where credit has no room for its cost, or somebody waits for room."""
+        if self._has_missed():
+            self._wake_everybody()
         try:
             entry = self._books.enter(self._go_out)
             if entry is not None and self._putters.waiters:
@@ -262,12 +274,16 @@ class AsyncQueue(TaskBuffer[T]):
             last_end = self._last_end
             await self._joiners.turn(lambda: self._last_end is not last_end, self._check_over, self._adjust)
 
+    def _has_missed(self) -> bool:
+        return self._putters.missed or self._getters.missed or self._joiners.missed
+
     def _all_done(self) -> None:
         self._last_end = object()
         self._joiners.wake_all()
 
     def shutdown(self, immediate: bool = False) -> None:
         """Let nothing in any more; getters get what is inside, then QueueShutDown; immediately: that goes, too."""
+        self._putters.missed = True  # in case there is no memory to go on
         self._shut_down = True
         self._adjust()
         self._wake_everybody()
@@ -275,6 +291,7 @@ class AsyncQueue(TaskBuffer[T]):
             self._give_up()
 
     def _wake_everybody(self) -> None:
+        self._putters.missed = True  # as in `shutdown`
         super()._wake_everybody()
         if self._left_to_do():
             self._joiners.wake_all()
