@@ -415,11 +415,10 @@ def test_a_member_with_a_parent_outside_leaves_that_too() -> None:
 
 
 def test_entries_that_a_closed_account_leaves_are_swept_a_few_at_a_time() -> None:
-    """P11: closing a large account does not hold the lock for all its entries."""
+    """P11: closing a large account does not hold the lock for all its entries; who ended first is swept first."""
     ledger = ledger_of(32 * MIB)
     top = account(ledger, "top")
-    for number in range(300):
-        member(ledger, f"m{number}", 1, parent=top)
+    members = [member(ledger, f"m{number}", 1, parent=top) for number in range(300)]
     member(ledger, "idle", parent=top)
     stays = member(ledger, "stays", 1)
     close_account(ledger, top, reason())
@@ -427,6 +426,7 @@ def test_entries_that_a_closed_account_leaves_are_swept_a_few_at_a_time() -> Non
 
     ledger.sweep()
     assert (len(ledger.debris), len(ledger.root_scope.index)) == (44, 45)
+    assert list(ledger.debris) == [who.holding for who in members[-44:]]
     check_books(ledger)
     ledger.sweep()
     assert (len(ledger.debris), list(ledger.root_scope.index)) == (0, [stays.holding.entry])

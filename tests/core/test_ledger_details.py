@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from attrs import fields
 
+from memquota._core.accounts import reconfigure
 from memquota._core.checks import check_books
-from memquota._core.events import OverRelease, ParticipationEnded
+from memquota._core.events import ClaimRefused, OverRelease, ParticipationEnded
 from memquota._core.holdings import NO_CREDIT, Receipt
 from memquota._core.ledger import Counts, Ledger
+from memquota.errors import QuotaExceeded
 from tests.core.support import ledger_of, member
 
+KIB = 1024
 MIB = 1024 * 1024
 SEALED = (NO_CREDIT, NO_CREDIT - 1)
 
@@ -119,3 +122,69 @@ def test_a_late_release_leaves_the_books_right_and_the_credit_to_its_owner() -> 
     assert (who.holding.booked, who.holding.cap, ledger.root.used) == (credit, credit, credit)
     assert (ledger.counts.over_releases, ledger.counts.over_released_bytes) == (1, 1000)
     check_books(ledger)
+
+
+def test_a_claim_that_moves_nothing_passes_no_limit() -> None:
+    """A strict ledger hands out no credit, so that also a claim of nothing comes to the books."""
+    ledger = ledger_of(1000, strict=True)
+    who = member(ledger, "who", 100)
+
+    assert who.claim(0) is False
+    assert (who.holding.booked, who.holding.claims) == (100, 2)
+
+
+def test_what_others_hold_is_not_there_to_be_credit_below_a_hard_limit() -> None:
+    """P3: credit is booked; what is left for it is less by all that is used already."""
+    ledger = ledger_of(1 * MIB, 1 * MIB, 1 * MIB)
+    member(ledger, "other", 512 * KIB)
+    assert ledger.root.used == 514 * KIB
+
+    who = member(ledger, "who", 510 * KIB - 1000)
+
+    assert (who.line._credit, who.line._cap) == (500, 1000)
+    assert ledger.root.used == 1 * MIB - 500
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_two_users_of_one_handle_made_of_its_credit_is_at_least_nothing_and_at_most_what_it_got(
+    lost: bool,
+) -> None:
+    ledger = ledger_of(100 * MIB)
+    who = member(ledger, "who", 5000)
+    booked, cap = who.holding.booked, who.holding.cap
+    who.line._credit = -7 if lost else cap + 5000
+
+    ledger.claim(who.holding, who.line, 100 if lost else cap + 100, 1.0)
+
+    assert who.line._credit > 0
+    assert who.in_use == booked + 100
+    check_books(ledger)
+
+
+def test_a_refusal_is_told_after_what_happened_before() -> None:
+    ledger = ledger_of(1000, hard_limit=1000)
+    who = member(ledger, "who")
+    ledger.events.append(OverRelease("another", 1, True))
+
+    with pytest.raises(QuotaExceeded):
+        who.claim(1001)
+
+    assert [type(event) for event in ledger.events] == [OverRelease, ClaimRefused]
+
+
+def test_a_new_priority_moves_a_candidate_also_where_it_is_the_time_of_its_data() -> None:
+    ledger = ledger_of()
+    who = member(ledger, "who", 100, age=5.0)
+
+    reconfigure(ledger, who.holding.node, None, 0, priority=5)
+
+    assert list(ledger.root_scope.index) == [(5, 5.0, 1, who.holding)]
+
+
+def test_a_new_time_moves_a_candidate_also_where_it_is_its_number() -> None:
+    ledger = ledger_of()
+    who = member(ledger, "who", 100, age=5.0)
+
+    ledger.rekey(who.holding, 1.0)
+
+    assert list(ledger.root_scope.index) == [(0, 1.0, 1, who.holding)]
