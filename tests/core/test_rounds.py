@@ -307,6 +307,20 @@ def test_after_a_round_that_found_nobody_growth_counts_from_the_least_usage_sinc
     assert may_start(ledger, ledger.root)
 
 
+def test_growth_counts_from_the_least_usage_also_where_no_limit_was_passed() -> None:
+    """P3, P4: a round that somebody asked for found nobody, below the limit."""
+    ledger = ledger_of(6400)
+    who = member(ledger, "who", 6390, minimum=10_000)
+    run(round_about(ledger, target=0, why="asked for by hand"))
+    assert ledger.root_scope.gave_up == (6390, 0)
+
+    who.release(100)
+    who.claim(111)
+
+    assert ledger.root_scope.gave_up == (6290, 0)
+    assert may_start(ledger, ledger.root)
+
+
 CHANGES: dict[str, Callable[[Ledger, Member], object]] = {
     "a newcomer": lambda ledger, who: member(ledger, "newcomer", 1),
     "a configuration": lambda ledger, who: reconfigure(ledger, who.holding.node, None, 0, 0),
