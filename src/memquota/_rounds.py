@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field
@@ -30,6 +30,12 @@ __all__ = ["Call", "Demand", "Later", "Reclaimer", "Rounds", "Runner"]
 _SOON: Final = 0.0005
 
 
+def _held() -> Any:
+    lock = Lock()
+    lock.acquire()
+    return lock
+
+
 @define(eq=False)
 class Demand:
     """A round that was asked for by hand."""
@@ -37,6 +43,8 @@ class Demand:
     target: int | None
     #: Gets how the round ended. Reentrant, unlike an Event: a signal handler may run it while its thread waits here.
     ended: SimpleQueue[RoundEnded] = field(factory=SimpleQueue)
+    #: Held until then. The queue's own timeout is none: where signals come often enough, CPython waits for ever there.
+    bell: Any = field(factory=_held)
     thread: int = field(factory=get_ident)
     #: Whether nobody waits for it any more.
     withdrawn: bool = False
@@ -153,8 +161,9 @@ class Rounds:
             self.relieve(None)
             while not self.reclaimer.asynchronous:
                 # It stopped after a slice, or a thread starts; or somebody else runs a round, who may hang.
+                demand.bell.acquire(timeout=_SOON if self.runner is None else self.timeout / 8)
                 with suppress(Empty):
-                    return demand.ended.get(timeout=_SOON if self.runner is None else self.timeout / 8)
+                    return demand.ended.get_nowait()
                 if self.books.closed:
                     raise TrackerClosed("the tracker was closed before the round")
                 self.relieve(None)
@@ -295,6 +304,8 @@ class Rounds:
         self.longest = max(self.longest, ended.when - self._started)
         if self._demand is not None:
             self._demand.ended.put(ended)
+            if self._demand.bell.locked():
+                self._demand.bell.release()
             self._demand = None
 
     def surveyed(self, runner: Runner, answers: list[tuple[Holding, object]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from memquota import Closed, Reclaimed, Tracker
+from memquota.reclaimers import _loop as loop
 from memquota.testing import FakeClock, assert_books_balance
 from tests.concurrency.support import InThread
 from tests.support.watchdog import run_isolated
@@ -159,3 +160,24 @@ def test_a_hundred_thousand_signals(burst: bool) -> None:
 
     assert done.stderr == ""
     print(done.stdout)
+
+
+def besieged() -> None:
+    """Rounds by hand that are left after each step, while signals come faster than one waits for the next slice."""
+    logging.disable()
+    loop._SLICE = -1.0  # type: ignore[misc]  # in a process of its own
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    for _ in range(20):
+        tracker = Tracker("1MiB")
+        accounts = [tracker.new_account() for _ in range(20)]
+        for account in accounts:
+            account.claim(1000)
+        signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)
+        tracker.reclaim(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert all(account.closed for account in accounts)
+
+
+def test_a_round_by_hand_ends_however_often_signals_come() -> None:
+    """P4: in CPython a queue's own timeout never ends then."""
+    run_isolated(besieged, timeout=60)
