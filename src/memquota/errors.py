@@ -69,7 +69,8 @@ class QuotaExceeded(MemoryQuotaError):
         asked: What was asked for, in bytes.
         used: What was in use, in bytes, where the limit holds.
         limit: The limit that refused, in bytes.
-        holders: Name and bytes of the largest holders below that limit, largest first.
+        holders: Name and bytes of the largest holders below that limit, largest first. Of more than 256, those that
+            were the largest when they were looked for last, every n/256 refusals: that takes a while.
         why: The message, where it is not about these numbers alone.
     """
 

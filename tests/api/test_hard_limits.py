@@ -55,6 +55,30 @@ def test_a_claim_up_to_the_hard_limit_is_granted() -> None:
     assert world.told(RoundStarted) == []
 
 
+def test_the_largest_of_many_are_looked_for_now_and_then() -> None:
+    """P11: looking takes a while, and under attack much is refused; of up to 255 nobody is overlooked."""
+    world = World(1000, hard_limit=1000)
+    accounts = [world.tracker.new_account(f"a{number}") for number in range(254)]
+    for number, account in enumerate(accounts[:4]):
+        account.claim(100 + number)
+
+    def holders() -> tuple[tuple[str, int], ...]:
+        with pytest.raises(QuotaExceeded) as caught:
+            accounts[0].claim(1000)
+        return caught.value.holders
+
+    assert holders() == (("a3", 103), ("a2", 102), ("a1", 101))
+    accounts[4].claim(104)
+    assert holders() == (("a4", 104), ("a3", 103), ("a2", 102))
+    accounts += [world.tracker.new_account() for _ in range(513 - 254)]
+    assert holders() == (("a4", 104), ("a3", 103), ("a2", 102))
+    accounts[5].claim(105)
+    accounts[2].claim(10)
+    accounts[3].close()
+    assert [holders(), holders()] == [(("a2", 112), ("a4", 104))] * 2
+    assert holders() == (("a2", 112), ("a5", 105), ("a4", 104))
+
+
 def test_the_hard_limits_of_all_levels_refuse() -> None:
     """P3: the account's own, those above it on every way up, and the tracker's."""
     world = World("1MiB", hard_limit="1MiB")

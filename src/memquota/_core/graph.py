@@ -18,7 +18,7 @@ __all__ = ["AccountNode", "Scope", "subtree"]
 class Scope:
     """What an account with limits of its own has besides: the place where a round can be about it alone."""
 
-    __slots__ = ("credit_out", "gave_up", "index", "limits", "passed")
+    __slots__ = ("credit_out", "gave_up", "index", "largest", "limits", "passed", "refusals")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -29,6 +29,9 @@ class Scope:
         # Where a round found nobody left to ask: the least usage since then, and the version of the ledger then. None
         # when none did.
         self.gave_up: tuple[int, int] | None = None
+        # Who was found to hold most when the hard limit refused, and at how many more refusals nobody looks again.
+        self.largest: list[AccountNode] = []
+        self.refusals = 0
 
         # Invariant B10: whether usage was above the limit and has not been at or below the low water since.
         self.passed = False
