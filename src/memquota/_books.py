@@ -36,12 +36,21 @@ _DRAIN: Final = 256
 
 
 class _Warn(Event):
-    """A warning to be given once the lock is free."""
+    """A warning to be given once the lock is free, of what was done at some place, or of nobody knows where."""
 
-    __slots__ = ("text",)
+    __slots__ = ("text", "where")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, where: str = "") -> None:
         self.text = text
+        self.where = where
+
+    def give(self) -> None:
+        """Warn. Raises where a filter turns that into an error."""
+        file, _, line = self.where.rpartition(":")
+        if file:
+            warnings.warn_explicit(self.text, ResourceWarning, file, int(line))
+        else:
+            warnings.warn(self.text, ResourceWarning, stacklevel=2)
 
 
 class CloseCallback(Event):
@@ -234,9 +243,8 @@ class Books:
             return
         left = sum(h.in_use() for h in node.live_holdings())
         if left:
-            self.ledger.events.append(
-                _Warn(f"account {node.name!r} was dropped with {left} bytes still claimed; close it, or keep it")
-            )
+            text = f"account {node.name!r} was dropped with {left} bytes still claimed; close it, or keep it"
+            self.ledger.events.append(_Warn(text, node.opened_at))
         # The time of the last look at the clock, which is foreign code, not to be called under the lock.
         self.close(node, CloseKind.DROPPED, "nobody held it any more", self._last_time)
 
@@ -301,7 +309,7 @@ class Books:
         elif isinstance(event, _Warn):
             hand[0] = None
             try:
-                warnings.warn(event.text, ResourceWarning, stacklevel=2)
+                event.give()
             except Exception:  # turned into an error, or shown by code that fails: nobody here can be blamed for it
                 log_callback_failure("a warning filter", event.text)
         elif event is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from os.path import dirname, join
+from sys import _getframe, intern
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from memquota._books import CloseCallback
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Account"]
 
 T = TypeVar("T")
-_NO_PARENTS: Final[tuple[Account, ...]] = ()
+#: What the names of our own files begin with.
+_OURS: Final = join(dirname(__file__), "")
 
 
 @final
@@ -35,8 +38,8 @@ class Account(Handle):
     """What is reclaimed together: a node in a graph, with several parents and children if need be.
 
     Made by `Tracker.new_account` and `new_child`. It is open as long as somebody holds it: when it is dropped it
-    closes, with a ResourceWarning if something was still claimed. It keeps its tracker and its parents, but not its
-    children; a participation does not keep it.
+    closes, with a ResourceWarning that names where it was opened if something was still claimed. It keeps its tracker
+    and its parents, but not its children; a participation does not keep it.
 
     Threads:
         Any; every call takes the tracker's lock, about 3 µs. `close` and `release` may be called from finalizers and
@@ -396,6 +399,7 @@ def open_new(
         )
     least = minimum if type(minimum) is int and minimum == 0 else parse_size(minimum, what="minimum")
     order = checked_priority(priority)
+    opened_at = _caller()
     account = object.__new__(Account)
     account._tracker = tracker
     account._rounds = rounds
@@ -406,7 +410,21 @@ def open_new(
             raise closed_error(parent)
         rounds.opened += 1
         label = str.__str__(name) if name is not None else f"account-{rounds.opened}"  # no subclass, no foreign code
-        account._node = open_account(rounds.books.ledger, label, parent, limits=limits, minimum=least, priority=order)
+        account._node = open_account(
+            rounds.books.ledger, label, parent, limits=limits, minimum=least, priority=order, opened_at=opened_at
+        )
 
     rounds.books.enter(open_it)
     return account
+
+
+def _caller() -> str:
+    """File and line of who called us; the same text for the same place."""
+    depth = 3  # beyond this function, `open_new`, and the method that was called
+    try:
+        # Not by `f_back`: without memory it answers None and leaves the exception for whoever comes next.
+        while (frame := _getframe(depth)).f_code.co_filename.startswith(_OURS):
+            depth += 1
+    except ValueError:  # no Python code did: a thread began with the method itself
+        return ""
+    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}")

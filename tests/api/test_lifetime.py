@@ -1,5 +1,6 @@
 """Who keeps whom alive, what ends with what, and what cannot be copied."""
 
+import _thread
 import contextvars
 import copy
 import gc
@@ -7,14 +8,18 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from inspect import currentframe
+from types import FrameType
+from typing import Any, cast
 
 import pytest
 
 from memquota import (
+    Account,
     AccountClosed,
     CloseKind,
     CloseReason,
+    Gate,
     Participation,
     ParticipationClosed,
     Reclaimed,
@@ -24,6 +29,7 @@ from memquota import (
 )
 from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 from tests.api.support import World, raises
+from tests.concurrency.support import soon
 
 
 class Buffer:
@@ -78,6 +84,56 @@ def test_a_dropped_account_with_bytes_warns(world: World) -> None:
     ]
     with raises(AccountClosed, "account 'a' is closed: nobody held it any more"):
         participant.participation.claim(1)
+
+
+OPENERS: dict[str, Callable[[Tracker, Account], Account]] = {
+    "tracker": lambda tracker, parent: tracker.new_account("lost"),
+    "below a parent": lambda tracker, parent: tracker.new_account("lost", parent=parent),
+    "child": lambda tracker, parent: parent.new_child("lost"),
+}
+
+
+@pytest.mark.parametrize("how", OPENERS)
+def test_the_warning_names_where_the_account_was_opened(how: str, world: World) -> None:
+    """F40: as with a permit; whoever enters the books next has nothing to do with it."""
+    opener = OPENERS[how]
+    kept = world.tracker.new_account("kept")
+    account = opener(world.tracker, kept)
+    account.claim(30)
+
+    del account
+    with pytest.warns(ResourceWarning) as warned:
+        kept.claim(1)
+
+    assert [(warning.filename, warning.lineno) for warning in warned] == [(__file__, opener.__code__.co_firstlineno)]
+
+
+def test_an_account_that_we_opened_was_opened_by_who_called_us(world: World) -> None:
+    """F40: here the account of a gate."""
+    gate = Gate(world.tracker, max_concurrent=1)
+    line = cast(FrameType, currentframe()).f_lineno - 1
+
+    gate.account.claim(30)
+    del gate
+    with pytest.warns(ResourceWarning) as warned:
+        used = world.tracker.used
+
+    assert used == 0
+    assert [(warning.filename, warning.lineno) for warning in warned] == [(__file__, line)]
+
+
+def test_an_account_that_no_python_code_opened_warns_too(world: World) -> None:
+    """F40: a thread may begin with the method itself; where it was opened is not known then."""
+    opened: list[Account] = []
+    _thread.start_new_thread(list, (map(opened.append, map(world.tracker.new_account, ["lost"])),))
+    soon(lambda: opened)
+    opened[0].claim(30)
+
+    opened.clear()
+    with pytest.warns(ResourceWarning, match=r"^account 'lost' was dropped with 30 bytes still claimed"):
+        used = world.tracker.used
+
+    assert used == 0
 
 
 @pytest.mark.parametrize("limit", [1000, "1GiB"])

@@ -15,6 +15,16 @@ R = TypeVar("R")
 PATIENCE = 30.0
 
 
+def soon(truth: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    waiting = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if truth():
+            return
+        waiting.wait(0.001)
+    raise AssertionError("it never became true")
+
+
 class Point:
     """A place where a thread that comes by is held until it is let go on."""
 

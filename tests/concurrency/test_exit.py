@@ -93,7 +93,7 @@ def test_a_program_that_ends_says_nothing_of_us(reclaimer: str, more: str) -> No
 
 
 def test_what_a_dead_thread_claimed_is_released_by_its_with_block_or_when_its_handle_is_collected() -> None:
-    """F40: an exception ends it; dropping an account with bytes claimed is worth a ResourceWarning with its name."""
+    """F40: an exception ends it; an account dropped with bytes claimed is worth a ResourceWarning that says where."""
     run_isolated(
         """
         import gc, threading, warnings
@@ -134,5 +134,7 @@ def test_what_a_dead_thread_claimed_is_released_by_its_with_block_or_when_its_ha
             said = [str(warning.message) for warning in caught if warning.category is ResourceWarning]
             if work is dies_with_an_account:
                 assert said == ["account 'lost' was dropped with 300 bytes still claimed; close it, or keep it"], said
+                site = dies_with_an_account.__code__.co_filename, dies_with_an_account.__code__.co_firstlineno + 1
+                assert (caught[0].filename, caught[0].lineno) == site, caught[0]
         """
     )

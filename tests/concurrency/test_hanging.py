@@ -2,7 +2,6 @@
 
 import gc
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from memquota import CloseKind, ParticipationClosed, Reclaimed, Tracker
 from memquota.observe import ParticipationEnded, RoundEnded, RoundOutcome
 from memquota.testing import FakeClock, ScriptedParticipant
-from tests.concurrency.support import PATIENCE, InThread, held
+from tests.concurrency.support import PATIENCE, InThread, held, soon
 from tests.contracts.reclaimer_worlds import World
 
 
@@ -21,16 +20,6 @@ def real_time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     monkeypatch.setattr("memquota._rounds.monotonic", clock)
     monkeypatch.setattr("memquota.reclaimers._loop.monotonic", clock)
     return clock
-
-
-def soon(truth: Callable[[], object]) -> None:
-    """Wait until something is true."""
-    waiting = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if truth():
-            return
-        waiting.wait(0.001)
-    raise AssertionError("it never became true")
 
 
 # --- inline: the next claim takes over --------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ def open_account(
     limits: Limits | None = None,
     minimum: int = 0,
     priority: int = 0,
+    opened_at: str = "",
 ) -> AccountNode:
     """Open an account below an open one. O(1)."""
-    node = AccountNode(name, (parent,), limits=limits, minimum=minimum, priority=priority)
+    node = AccountNode(name, (parent,), limits=limits, minimum=minimum, priority=priority, opened_at=opened_at)
     # Commit.
     ledger.accounts[node] = None
     _link(node, parent)

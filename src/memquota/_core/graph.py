@@ -61,6 +61,7 @@ class AccountNode:
         "holdings",
         "minimum",
         "name",
+        "opened_at",
         "over_released",
         "own",
         "parents",
@@ -80,8 +81,11 @@ class AccountNode:
         limits: Limits | None = None,
         minimum: int = 0,
         priority: int = 0,
+        opened_at: str = "",
     ) -> None:
         self.name = name
+        # File and line, for the warning when it is dropped with bytes claimed.
+        self.opened_at = opened_at
         # Invariant B3: no account is above itself; all parents of an open account are open.
         self.parents = parents
         # Invariant B4: the exact inverse of `parents` over the open accounts; None while there was no child.
