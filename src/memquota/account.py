@@ -9,7 +9,7 @@ from os.path import dirname, join
 from sys import _getframe, intern
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from memquota._books import CloseCallback
+from memquota._books import Books, CloseCallback
 from memquota._core.accounts import add_parent, open_account, reconfigure
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
@@ -279,7 +279,8 @@ class Account(Handle):
                 callback(reason)
             except Exception:
                 log_callback_failure("on_close", self.name)
-        return lambda: self._rounds.books.soon(self._forget_callback, entry)
+        books = self._rounds.books
+        return lambda: books.soon(_forget_callback, books, entry)  # which does not keep this account
 
     def close(self) -> None:
         """Close it with all its descendants and write off what they hold. Does nothing the second time."""
@@ -362,11 +363,13 @@ class Account(Handle):
             self._rounds.books.on_close.setdefault(self._node, []).append(entry)
         return self._node.ended
 
-    def _forget_callback(self, entry: CloseCallback) -> None:
-        entry.told = True
-        callbacks = self._rounds.books.on_close.get(self._node, [])
-        if entry in callbacks:
-            callbacks.remove(entry)
+
+def _forget_callback(books: Books, entry: CloseCallback) -> None:
+    # Lock: held.
+    entry.told = True
+    callbacks = books.on_close.get(entry.account, [])
+    if entry in callbacks:
+        callbacks.remove(entry)
 
 
 def checked_priority(priority: object) -> int:

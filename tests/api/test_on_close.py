@@ -9,6 +9,7 @@ import pytest
 
 from memquota import (
     AccountClosed,
+    CloseKind,
     CloseReason,
     Participation,
     Reclaimed,
@@ -85,6 +86,16 @@ def test_a_callback_can_be_taken_back(world: World) -> None:
     keep()
 
     assert len(reasons) == 1
+
+
+def test_what_takes_a_callback_back_does_not_keep_the_account(world: World) -> None:
+    """P7: whoever has it may keep it as long as it likes."""
+    reasons: list[CloseReason] = []
+    take_back = world.tracker.new_account("a").on_close(reasons.append)
+
+    assert world.tracker.statistics().accounts == 0
+    assert [reason.kind for reason in reasons] == [CloseKind.DROPPED]
+    take_back()
 
 
 class Unequal:
