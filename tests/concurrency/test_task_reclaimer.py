@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from memquota import CloseKind, Reclaimed, Tracker, UsageError
+from memquota._loops import Loop
 from memquota.observe import RoundEnded, RoundOutcome, RoundStarted, VictimAsked, VictimSettled
 from memquota.testing import AsyncScriptedParticipant, FakeClock, ScriptedParticipant
 from tests.concurrency.task_world import World, run, until
@@ -250,6 +252,35 @@ async def test_run_ends_when_the_tracker_is_closed_in_the_middle_of_a_round() ->
 
     assert not hanging.hanging.is_set()
     assert world.told(RoundEnded)[-1].outcome is RoundOutcome.CANCELLED
+
+
+async def test_a_loop_that_does_not_get_to_it_is_told_of_a_round_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: else what waits for it would grow with each claim, just when memory is short. The next round wakes it."""
+    told = []
+
+    def call_soon(loop: Loop, action: Callable[[], object]) -> bool:
+        told.append(action)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        return original(loop, action)
+
+    original = Loop.call_soon
+    monkeypatch.setattr(Loop, "call_soon", call_soon)
+    world = World()
+    async with world.tracker:
+        first, second = world.holder("first", 900), world.holder("second")
+        with pytest.raises(KeyboardInterrupt):
+            second.put(200)  # interrupted before it could tell
+
+        for _ in range(100):
+            second.put(2)
+        await world.ended()
+        for _ in range(100):
+            second.put(10)
+        await world.ended(2)
+
+        assert len(told) == 3
+        assert [first.account.closed, second.account.closed] == [True, True]
 
 
 @pytest.mark.filterwarnings("ignore:coroutine '_Reply.receive' was never awaited")  # anyio's task group does not see it

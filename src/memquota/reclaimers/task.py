@@ -82,6 +82,8 @@ class Task:
     def __init__(self) -> None:
         self._rounds: Rounds | None = None
         self._loop: Loop | None = None
+        # Whether the loop was told already, and has not got to it yet: it may hang while others claim and claim.
+        self._told = False
         self._woken = Event()
         self._settled = Event()
         self._closed = False
@@ -98,8 +100,13 @@ class Task:
     def wake(self, claimer: Holding | None) -> None:
         """Let the task run the round that is due. Any thread; never waits."""
         loop = self._loop
-        if loop is not None:
-            loop.call_soon(self._set)
+        if loop is not None and not self._told:
+            self._told = True
+            try:
+                loop.call_soon(self._set)
+            except BaseException:
+                self._told = False
+                raise
 
     def close(self) -> None:
         """Let the task end."""
@@ -107,6 +114,7 @@ class Task:
         self.wake(None)
 
     def _set(self) -> None:
+        self._told = False  # first: whoever comes now is not seen any more by what follows
         self._woken.set()
         if self._closed:
             self._settled.set()
@@ -127,6 +135,7 @@ class Task:
         if self._runner is not None:
             self._runner.left = True  # its loop was closed under it
         self._loop = loop = current_loop()
+        self._told = False  # whoever told another loop
         self._woken = Event()
         try:
             async with create_task_group() as asks:
