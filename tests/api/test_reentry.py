@@ -9,10 +9,11 @@ import pytest
 from memquota import (
     Reclaimed,
     ReclaimRequest,
+    Tracker,
     UsageError,
 )
 from memquota.observe import RoundEnded, RoundOutcome
-from memquota.testing import ScriptedParticipant, assert_books_balance
+from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 from tests.api.support import World
 
 # --- what is no error of theirs ---------------------------------------------------------------------------------------
@@ -57,6 +58,36 @@ def test_what_ends_a_program_passes_to_whoever_runs_the_round(error: type[BaseEx
     assert first.account.closed
     assert second.participation.used == 500
     assert world.told(RoundEnded)[-1].outcome is RoundOutcome.DONE
+
+
+def test_a_round_whose_interruption_is_interrupted_is_run_by_nobody() -> None:
+    """F12: a second Ctrl-C, here while the time is looked at to end the round; the next claim starts another."""
+    coming = [False]
+
+    def time() -> float:
+        if coming[0]:
+            coming[0] = False
+            raise KeyboardInterrupt("the second")
+        return clock()
+
+    def interrupt(*_: object) -> Any:
+        coming[0] = True
+        raise KeyboardInterrupt("the first")
+
+    clock = FakeClock()
+    tracker = Tracker(1000, clock=time)
+    first = ScriptedParticipant(tracker.new_account(), clock, answer=interrupt)
+    second = ScriptedParticipant(tracker.new_account(), clock)
+    first.put(600)
+    with pytest.raises(KeyboardInterrupt, match="the second"):
+        second.put(500)
+    assert_books_balance(tracker, 600)
+
+    first.answer = "collapse"
+    second.put(500)
+
+    assert first.account.closed
+    assert_books_balance(tracker, 500)
 
 
 # --- using the tracker where they are asked ---------------------------------------------------------------------------

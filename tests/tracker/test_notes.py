@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from memquota import Tracker
+import pytest
+
+from memquota import Tracker, UsageError
+from memquota._core.holdings import Holding
+from memquota._core.ledger import Ledger
 from memquota.observe import AccountClosing, Event
-from memquota.testing import FakeClock, ScriptedParticipant
+from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balance
 
 MANY = 1000
 
@@ -39,3 +43,26 @@ def test_participants_that_die_with_their_accounts_end_before_these_are_closed()
 
     assert tracker.used == 0
     assert tracker.snapshot().accounts == ()
+
+
+def test_an_error_like_ours_that_tears_a_deferred_release_passes_and_the_books_are_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """F42: a signal handler may raise what it caught of ours; only what the books themselves refuse is a refusal."""
+    clock = FakeClock()
+    tracker = Tracker(1000, clock=clock)
+    one = ScriptedParticipant(tracker.new_account(), clock)
+    one.put(300)
+    move = Ledger._move
+
+    def interrupted(ledger: Ledger, holding: Holding, size: int, cap: int) -> bool:
+        move(ledger, holding, size, cap)
+        raise UsageError("from a handler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_move", interrupted)
+        with pytest.raises(UsageError, match="from a handler"):
+            tracker._books.enter(one.participation.release, 100)  # from inside, as a finalizer does
+
+    assert tracker.used == 300  # too much rather than too little
+    assert_books_balance(tracker, 300)
