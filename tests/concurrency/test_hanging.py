@@ -254,6 +254,31 @@ def test_where_no_thread_can_be_started_claims_go_on_and_the_next_one_tries_agai
         assert world.ended().outcome is RoundOutcome.DONE
 
 
+def test_a_claim_that_is_interrupted_between_the_two_threads_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """F42: nobody would ever end the first one; the next claim starts both anew."""
+
+    def interrupt(thread: threading.Thread) -> None:
+        if thread.name == "memquota-watch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    start = threading.Thread.start
+    with World("thread") as world:
+        world.holder("old", 500)
+        young = world.holder("young")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                young.put(600)
+
+        soon(lambda: "memquota-reclaim" not in {thread.name for thread in threading.enumerate()})
+        young.put(600)
+        assert world.ended().outcome is RoundOutcome.DONE
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 def test_where_no_thread_can_be_started_a_round_by_hand_is_run_by_who_asks_for_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: int

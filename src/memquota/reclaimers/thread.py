@@ -63,10 +63,13 @@ class _Watch:
     def start(self) -> bool:
         """Start both threads. False where there cannot be both."""
         self._worker = _Worker(self._rounds)
-        if self._worker.started and start_thread("memquota-watch", self._work):
-            return True
-        self._worker.end()
-        return False
+        watched = False
+        try:
+            watched = self._worker.started and start_thread("memquota-watch", self._work)
+        finally:
+            if not watched:  # also where an exception from outside comes between the two
+                self._worker.end()
+        return watched
 
     def wake(self) -> None:
         """Have a round run, unless one is about to."""
