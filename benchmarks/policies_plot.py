@@ -28,10 +28,11 @@ STYLE: dict[Any, Any] = {
 
 
 def plot(figures: Mapping[str, Rows], folder: Path) -> None:
-    """Draw `policies-floods.png` and `policies-sizes.png`."""
+    """Draw `policies-floods.png` and `policies-sizes.png` in a folder, which is made if need be."""
     import matplotlib
 
     matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         for name, figure in (("floods", _floods(figures)), ("sizes", _sizes(figures["sizes"]))):
             figure.savefig(folder / f"policies-{name}.png", metadata={"Software": None})
