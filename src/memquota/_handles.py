@@ -11,7 +11,7 @@ from types import CodeType
 from typing import Any
 
 from memquota._core.events import CloseKind
-from memquota._core.graph import AccountNode
+from memquota._core.graph import AccountNode, subtree
 from memquota._core.holdings import NO_CREDIT, CreditLine, Holding
 from memquota._core.limits import LARGEST_SIZE
 from memquota.errors import (
@@ -32,6 +32,7 @@ __all__ = [
     "closed_error",
     "number_text",
     "participant_ref",
+    "recall_excess",
 ]
 
 
@@ -97,6 +98,18 @@ class Registration(Holding):
             line._credit = NO_CREDIT
         self.participant = None
         self.line = None
+
+
+def recall_excess(node: AccountNode) -> None:
+    """Let the next release of each handle below come to the books, where more credit is out than the limits allow now.
+
+    Under the lock. O(accounts above), or O(subtree) where there is too much.
+    """
+    if any(above.scope is not None and above.scope.credit_out > above.scope.limits.credit for above in node.scoped()):
+        for member in subtree(node):
+            for holding in member.live_holdings():
+                if isinstance(holding, Registration):
+                    holding.recall()
 
 
 class ParticipantRef(weakref.ref[Any]):

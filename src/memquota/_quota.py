@@ -9,6 +9,7 @@ from attrs import frozen
 
 from memquota._core.accounts import reconfigure
 from memquota._core.limits import LARGEST_SIZE, Limits
+from memquota._handles import recall_excess
 from memquota._rounds import Rounds
 from memquota.errors import UsageTypeError, UsageValueError, size_text
 from memquota.observe.log import Trouble, log_host
@@ -199,4 +200,5 @@ class Following:
         if new is None or new == old:
             return None
         reconfigure(ledger, ledger.root, new, ledger.root.minimum, ledger.root.priority)
+        recall_excess(ledger.root)
         return old.bound, new.bound

@@ -15,7 +15,15 @@ from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
 from memquota._core.holdings import Receipt
 from memquota._core.limits import KEEP, Keep, Limits
-from memquota._handles import Handle, ParticipantRef, Registration, checked_size, closed_error, participant_ref
+from memquota._handles import (
+    Handle,
+    ParticipantRef,
+    Registration,
+    checked_size,
+    closed_error,
+    participant_ref,
+    recall_excess,
+)
 from memquota._rounds import Rounds
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.observe.log import log_callback_failure
@@ -88,6 +96,9 @@ class Account(Handle):
             UsageError: It would be above itself, is below that parent already, or belongs to another tracker.
             AccountClosed: One of them is closed.
             QuotaExceeded: A hard limit above the new parent has no room.
+
+        Approximate:
+            Credit that handles below got under larger limits counts there too, until each releases something.
 
         Cost:
             The accounts below and above.
@@ -243,6 +254,9 @@ class Account(Handle):
         Raises:
             UsageError: A wrong argument; everything is as before.
             AccountClosed: The account is closed.
+
+        Approximate:
+            Credit that handles got under a larger limit, or without one, counts until each releases something.
         """
         sizes = [
             value if value is KEEP or value is None else parse_size(value, what=what)
@@ -319,6 +333,7 @@ class Account(Handle):
         parents = (*self._parents, parent)
         add_parent(self._rounds.books.ledger, self._node, parent._node)
         self._parents = parents
+        recall_excess(self._node)
 
     def _refer(self, participant: object, registration: Registration) -> ParticipantRef:
         # Lock: not held. Looks at a foreign object.
@@ -357,6 +372,7 @@ class Account(Handle):
         least = self._node.minimum if minimum is KEEP else minimum
         order = self._node.priority if priority is KEEP else priority
         reconfigure(self._rounds.books.ledger, self._node, limits, least, order)
+        recall_excess(self._node)
 
     def _on_close(self, entry: CloseCallback) -> CloseReason | None:
         if self._node.ended is None:

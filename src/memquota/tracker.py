@@ -20,6 +20,7 @@ from memquota._core.limits import KEEP, LARGEST_SIZE, Keep, Limits
 from memquota._core.plan import ReclaimPlan
 from memquota._core.victims import POLICIES, Policy
 from memquota._dry_run import dry_run_of
+from memquota._handles import recall_excess
 from memquota._host_side import HostSide
 from memquota._quota import Quota, Share, effective_limit, share_of
 from memquota._rounds import Demand, Reclaimer, Rounds
@@ -184,6 +185,12 @@ class Tracker(HostSide):
         Raises:
             UsageError: A wrong argument; the limits are as before.
             TrackerClosed: The tracker is closed.
+
+        Approximate:
+            Credit that handles got under a larger limit counts until each releases something.
+
+        Cost:
+            O(1), or O(participations) where that credit is more than a 32nd of the new limit.
         """
         share: Share | Keep | None = KEEP
         if limit is not KEEP:
@@ -205,6 +212,7 @@ class Tracker(HostSide):
         root = ledger.root
         limits = ledger.root_scope.limits.changed(limit, low_water, hard_limit)
         reconfigure(ledger, root, limits, root.minimum, root.priority)
+        recall_excess(root)
         self._quota.base = limits
         if share is not KEEP:
             self._quota.share = share

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from memquota import AccountClosed, CloseReason, MemoryReclaimed, QuotaExceeded, Reclaimed, Tracker, UsageError
+from memquota.host import FixedProvider
 from memquota.observe import Event, LimitsChanged, RoundEnded, RoundOutcome, RoundStarted, VictimAsked
 from memquota.testing import ScriptedParticipant, assert_books_balance
 from tests.api.support import World, raises
@@ -137,6 +138,32 @@ def test_credit_that_is_out_comes_back_when_a_limit_is_lowered() -> None:
 
     assert world.tracker.statistics().credit <= 2**20 // 32
     assert_books_balance(world.tracker, 20 * 21_000)
+
+
+@pytest.mark.parametrize("how", ["add_parent", "account", "tracker", "host"])
+def test_credit_that_came_before_a_smaller_limit_counts_until_its_handle_releases_something(how: str) -> None:
+    """P2: it is its owner's alone, who may be using it; and else who lives on his credit would keep it for ever."""
+    world = World("1GiB" if how != "host" else "100%")
+    holder = world.holder("a", 2**18)
+    above = holder.account
+    credit = world.tracker.statistics().credit
+    assert credit > 2**20
+
+    if how == "add_parent":
+        above = world.tracker.new_account("above", limit="8MiB")
+        holder.account.add_parent(above)
+    elif how == "account":
+        above.reconfigure(limit="8MiB")
+    elif how == "tracker":
+        world.tracker.reconfigure(limit="8MiB")
+    else:
+        world.tracker.follow(FixedProvider("8MiB"), every=3600.0)
+    assert 2**20 < above.used <= 2**18 + credit
+    holder.get()
+
+    assert 0 < above.used <= 8 * 2**20 // 32
+    assert_books_balance(world.tracker, 0)
+    world.tracker.close()
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

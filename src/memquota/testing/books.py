@@ -12,7 +12,7 @@ __all__ = ["assert_books_balance"]
 def assert_books_balance(tracker: Tracker, expected: int | None = None) -> None:
     """Check every invariant of a tracker's books, and that `used` is off by at most 1/32 of the limit.
 
-    After a limit was lowered, it may be off by what was in handles as credit then, until they come to the books.
+    After a limit was lowered, it may be off by what was in handles as credit then, until they release something.
 
     Args:
         tracker: The tracker.
