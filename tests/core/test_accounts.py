@@ -32,7 +32,7 @@ def test_a_new_account_is_below_its_parent() -> None:
     ledger = ledger_of()
     limits = Limits(100)
     top = open_account(ledger, "top", ledger.root)
-    below = open_account(ledger, "below", top, limits=limits, minimum=7, priority=-2)
+    below = open_account(ledger, "below", top, limits=limits, minimum=7, priority=-2, opened_at="app.py:7")
 
     assert list(ledger.accounts) == [ledger.root, top, below]
     assert below.parents == (top,)
@@ -40,8 +40,9 @@ def test_a_new_account_is_below_its_parent() -> None:
     assert list(ledger.root.children or ()) == [top]
     assert below.scope is not None
     assert below.scope.limits is limits
-    assert (below.name, below.minimum, below.priority) == ("below", 7, -2)
-    assert (top.scope, top.minimum, top.priority) == (None, 0, 0)
+    assert (below.name, below.minimum, below.priority, below.opened_at) == ("below", 7, -2, "app.py:7")
+    assert (top.scope, top.minimum, top.priority, top.opened_at) == (None, 0, 0, "")
+    assert ledger.root.opened_at == ""
     check_books(ledger)
 
 

@@ -186,6 +186,31 @@ def test_a_refusal_tells_who_asked_for_what_and_who_holds_most() -> None:
     assert ledger.counts.refused == 1
 
 
+def test_the_largest_of_many_are_looked_for_at_some_refusals_only() -> None:
+    """Of up to 255 at each; of 512 at each third. Who is named is named with what it holds now, largest first."""
+    ledger = ledger_of(1000)
+    above = account(ledger, "above", hard_limit=2000)
+    nodes = [account(ledger, f"child-{number}", above) for number in range(255)]
+
+    def holders() -> tuple[tuple[str, int], ...]:
+        with pytest.raises(QuotaExceeded) as caught:
+            ledger.claim_own(above, 2000, 0.0)
+        return caught.value.holders
+
+    for number in range(3):
+        ledger.claim_own(nodes[number], 100 + number, 0.0)
+        assert holders()[0] == (f"child-{number}", 100 + number)
+    nodes += [account(ledger, f"child-{number}", above) for number in range(255, 512)]
+    old = (("child-2", 102), ("child-1", 101), ("child-0", 100))
+    assert holders() == old
+    ledger.claim_own(nodes[3], 103, 0.0)
+    assert [holders(), holders()] == [old, old]
+    assert holders() == (("child-3", 103), ("child-2", 102), ("child-1", 101))
+    ledger.claim_own(nodes[1], 10, 0.0)
+    ledger.release_own(nodes[2], 102)
+    assert holders() == (("child-1", 111), ("child-3", 103))
+
+
 def test_a_refusal_names_nobody_who_holds_nothing() -> None:
     ledger = ledger_of()
     who = member(ledger, "who", hard_limit=10)
