@@ -29,9 +29,9 @@ class Scope:
         # Where a round found nobody left to ask: the least usage since then, and the version of the ledger then. None
         # when none did.
         self.gave_up: tuple[int, int] | None = None
-        # Who was found to hold most when the hard limit refused, and at how many more refusals nobody looks again.
-        self.largest: list[AccountNode] = []
+        # At how many more refusals of the hard limit nobody looks again who holds most, and who was found last.
         self.refusals = 0
+        self.largest: list[AccountNode]
 
         # Invariant B10: whether usage was above the limit and has not been at or below the low water since.
         self.passed = False
