@@ -33,6 +33,7 @@ __all__ = [
     "number_text",
     "participant_ref",
     "recall_excess",
+    "refuse_coroutine_function",
 ]
 
 
@@ -153,6 +154,16 @@ def _is_coroutine_function(function: object) -> bool:
     # What `def` made says so itself. Asking `inspect` takes a third of a registration on Python 3.13.
     code = getattr(function, "__code__", None)
     return bool(code.co_flags & CO_COROUTINE) if isinstance(code, CodeType) else iscoroutinefunction(function)
+
+
+def refuse_coroutine_function(function: object, what: str) -> None:
+    """Refuse what would be called and never awaited, so that nothing of it would run.
+
+    Raises:
+        UsageError: It is a coroutine function.
+    """
+    if _is_coroutine_function(function):
+        raise UsageTypeError(f"{what} cannot be a coroutine function: nobody would await it")
 
 
 def checked_size(size: object, what: str) -> int:

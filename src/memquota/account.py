@@ -23,6 +23,7 @@ from memquota._handles import (
     closed_error,
     participant_ref,
     recall_excess,
+    refuse_coroutine_function,
 )
 from memquota._rounds import Rounds
 from memquota.errors import UsageTypeError, UsageValueError
@@ -274,12 +275,16 @@ class Account(Handle):
 
         The tracker holds the callback until then. Returns a function that takes it back.
 
+        Raises:
+            UsageError: It cannot be called, or is a coroutine function.
+
         Callbacks:
             Called with no lock held, in the thread that closed the account or entered the books next. What it raises is
             logged.
         """
         if not callable(callback):
             raise UsageTypeError(f"on_close takes a callable, not {callback!r}")
+        refuse_coroutine_function(callback, "a callback of on_close")
         return self._call_at_end(callback)
 
     def _call_at_end(

@@ -20,7 +20,7 @@ from memquota._core.limits import KEEP, LARGEST_SIZE, Keep, Limits
 from memquota._core.plan import ReclaimPlan
 from memquota._core.victims import POLICIES, Policy
 from memquota._dry_run import dry_run_of
-from memquota._handles import recall_excess
+from memquota._handles import recall_excess, refuse_coroutine_function
 from memquota._host_side import HostSide
 from memquota._quota import Quota, Share, effective_limit, share_of
 from memquota._rounds import Demand, Reclaimer, Rounds
@@ -248,9 +248,13 @@ class Tracker(HostSide):
     def subscribe(self, hook: Hook) -> Callable[[], None]:
         """Have `hook(event)` called for everything that happens, until the returned function is called.
 
+        Raises:
+            UsageError: It cannot be called, or is a coroutine function.
+
         Callbacks:
             In the thread in which it happened, with no lock held. A hook that raises is logged and removed.
         """
+        refuse_coroutine_function(hook, "a hook")
         return self._books.hooks.subscribe(hook)
 
     # --- reclamation --------------------------------------------------------------------------------------------------
@@ -372,6 +376,7 @@ def _policy(policy: object) -> Policy:
         return POLICIES[policy]
     if not callable(policy):
         raise UsageTypeError(f"a policy must be a name or a callable, not {policy!r}")
+    refuse_coroutine_function(policy, "a policy")
     return cast("Policy", policy)
 
 

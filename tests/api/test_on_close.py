@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from memquota import (
     Participation,
     Reclaimed,
     ReclaimRequest,
+    Tracker,
     UsageError,
 )
 from tests.api.support import World, raises
@@ -238,3 +240,20 @@ def test_what_is_no_callback_is_refused(world: World) -> None:
 
     with raises(UsageError, "on_close takes a callable, not 5"):
         account.on_close(5)  # type: ignore[arg-type]
+
+
+def test_what_nobody_would_await_is_refused(world: World) -> None:
+    """At once: nothing of it would ever run."""
+
+    async def later(*_: object) -> None: ...
+
+    account = world.tracker.new_account()
+    for call, what in (
+        (account.on_close, "a callback of on_close"),
+        (world.tracker.subscribe, "a hook"),
+        (lambda policy: Tracker(1000, policy=policy), "a policy"),
+    ):
+        for function in (later, partial(later, 1)):
+            with raises(UsageError, f"{what} cannot be a coroutine function: nobody would await it") as caught:
+                call(function)
+            assert isinstance(caught.value, TypeError)
