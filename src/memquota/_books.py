@@ -252,6 +252,13 @@ class Books:
         """Close an account and its descendants. Under the lock."""
         close_account(self.ledger, node, CloseReason(kind, node.name, text, now))
 
+    def forget_callback(self, entry: CloseCallback) -> None:
+        """Call it no more. Under the lock."""
+        entry.told = True
+        callbacks = self.on_close.get(entry.account, [])
+        if entry in callbacks:
+            callbacks.remove(entry)
+
     # --- with the lock free -------------------------------------------------------------------------------------------
 
     @property

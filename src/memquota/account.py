@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from os.path import dirname, join
-from sys import _getframe, intern
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
-from memquota._books import Books, CloseCallback
+from memquota._books import CloseCallback
 from memquota._core.accounts import add_parent, open_account, reconfigure
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
@@ -22,6 +20,7 @@ from memquota._handles import (
     checked_size,
     closed_error,
     participant_ref,
+    place_of_call,
     recall_excess,
     refuse_coroutine_function,
 )
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Account"]
 
 T = TypeVar("T")
-#: What the names of our own files begin with.
-_OURS: Final = join(dirname(__file__), "")
 
 
 @final
@@ -299,7 +296,7 @@ class Account(Handle):
             except Exception:
                 log_callback_failure("on_close", self.name)
         books = self._rounds.books
-        return lambda: books.soon(_forget_callback, books, entry)  # which does not keep this account
+        return lambda: books.soon(books.forget_callback, entry)  # which does not keep this account
 
     def close(self) -> None:
         """Close it with all its descendants and write off what they hold. Does nothing the second time."""
@@ -385,14 +382,6 @@ class Account(Handle):
         return self._node.ended
 
 
-def _forget_callback(books: Books, entry: CloseCallback) -> None:
-    # Lock: held.
-    entry.told = True
-    callbacks = books.on_close.get(entry.account, [])
-    if entry in callbacks:
-        callbacks.remove(entry)
-
-
 def checked_priority(priority: object) -> int:
     """A priority as an int, or UsageError."""
     if type(priority) is not int:
@@ -423,7 +412,7 @@ def open_new(
         )
     least = minimum if type(minimum) is int and minimum == 0 else parse_size(minimum, what="minimum")
     order = checked_priority(priority)
-    opened_at = _caller()
+    opened_at = place_of_call()
     account = object.__new__(Account)
     account._tracker = tracker
     account._rounds = rounds
@@ -440,15 +429,3 @@ def open_new(
 
     rounds.books.enter(open_it)
     return account
-
-
-def _caller() -> str:
-    """File and line of who called us; the same text for the same place."""
-    depth = 3  # beyond this function, `open_new`, and the method that was called
-    try:
-        # Not by `f_back`: without memory it answers None and leaves the exception for whoever comes next.
-        while (frame := _getframe(depth)).f_code.co_filename.startswith(_OURS):
-            depth += 1
-    except ValueError:  # no Python code did: a thread began with the method itself
-        return ""
-    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}")
