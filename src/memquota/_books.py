@@ -126,13 +126,13 @@ class Books:
             UsageError: This thread is inside already; nothing was changed.
         """
         try:
-            return self.enter_quietly(action, *args)
+            return self.enter_quietly(action, args)
         finally:
             ledger = self.ledger
             if ledger.events or ledger.ended or self.notes or self._dropped or self.watchers or self.spent:
                 self.deliver()
 
-    def enter_quietly(self, action: Callable[[*Ts], R], *args: *Ts) -> R:
+    def enter_quietly(self, action: Callable[[*Ts], R], args: tuple[*Ts]) -> R:
         """The same without carrying anything out: for who holds a lock of his own, and calls `deliver` after it."""
         try:
             with self._lock:  # the interpreter handles signals neither between these lines ...

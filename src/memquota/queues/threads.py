@@ -155,7 +155,7 @@ class Queue(Buffer[T]):
                 ):
                     raise queue.Full
             try:
-                entry = self._books.enter_quietly(self._come_in, item, cost, self._clock())
+                entry = self._books.enter_quietly(self._come_in, (item, cost, self._clock()))
                 if entry is not False:
                     self._lines.call(self._getters)
                     return entry
@@ -251,7 +251,7 @@ class Queue(Buffer[T]):
                 if not self._lines.turn(self._getters, self._has_items, self._check_get, self._adjust, left):
                     raise queue.Empty
             try:
-                entry = self._books.enter_quietly(self._go_out)
+                entry = self._books.enter_quietly(self._go_out, ())
                 if entry is not None:
                     self._lines.call(self._putters)
                     return entry
