@@ -119,16 +119,8 @@ class Candidates:
 
     def _eligible(self, entry: Entry) -> bool:
         _, _, number, holding = entry
-        node = holding.node
         return (
-            not node.asked
-            and number <= self._newest_entry
-            # As `may_go` says. Here, because each candidate comes by several times in a round.
-            and holding.booked > 0
-            and node.used > node.minimum
-            and holding.ended is None
-            and node.ended is None
-            and holding not in self._resting
+            not holding.node.asked and number <= self._newest_entry and may_go(holding) and holding not in self._resting
         )
 
     def again(self, holding: Holding | None) -> None:
@@ -168,7 +160,8 @@ class Candidates:
 
 def may_go(holding: Holding) -> bool:
     """Whether it holds something, in an account that is not protected."""
-    return holding.booked > 0 and holding.node.used > holding.node.minimum and holding.live
+    node = holding.node  # what `live` asks is asked here: each candidate comes by several times
+    return holding.booked > 0 and node.used > node.minimum and holding.ended is None and node.ended is None
 
 
 def time_of(holding: Holding) -> float:
