@@ -29,7 +29,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
         if measured.died_after is not None and times:
             above.plot(measured.died_after, scenario.limit / _MIB, "X", color=colour, markersize=11)
             above.annotate(
-                f"   killed after {measured.died_after:.1f} s",
+                f"   {measured.end}",
                 (measured.died_after, scenario.limit / _MIB),
                 color=colour,
                 va="top",
