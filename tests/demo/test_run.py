@@ -79,12 +79,14 @@ def run(scenario: Scenario, *, protected: bool) -> Measured:
 def test_without_a_quota_it_dies_and_every_honest_client_is_cut(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "address space":
         monkeypatch.setattr(demo_run, "choose_confinement", AddressSpace)
+    monkeypatch.setattr(demo_run, "_EVERY", 0.005)
     scenario = Scenario(attackers=10, honest=2, topics=3, frame=256 * 1024, rate=100.0, patience=60.0)
 
     measured = run(scenario, protected=False)
 
     assert measured.died_after is not None
     assert measured.honest_cut == 2 + 3 + 4
+    assert measured.samples[-1].when - measured.attack_began <= measured.died_after, "nobody looks at a dead one"
     assert measured.confinement
     assert measured.end.startswith("killed after" if measured.exit_code == -9 else "died after")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,12 @@ def test_a_wrong_option_is_refused_in_words(
 
     assert words in capsys.readouterr().err
     assert stage.scenarios == []
+
+
+def test_what_the_options_offer_is_installed_with_the_demonstration() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert any(needed.startswith("trio") for needed in project["optional-dependencies"]["demo"])
 
 
 def test_help_names_every_option(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

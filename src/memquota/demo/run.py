@@ -156,7 +156,7 @@ class _Run:
                 measured.longest_round = self._latest["longest_round"]
 
     async def _sample(self, relay: Process, usage: Callable[[int], int], clients: Clients) -> None:
-        while True:
+        while relay.returncode is None:
             tracked, victims = int(self._latest.get("used", 0)), int(self._latest.get("victims", 0))
             sample = Sample(monotonic() - self._began, usage(relay.pid), tracked, victims)
             self._measured.samples.append(sample)

@@ -122,7 +122,7 @@ async def _both(scenario: Scenario, console: Console) -> list[Measured]:
             runs.append(await _one(scenario, console, protected=False))
             runs.append(await _one(scenario, console, protected=True))
         except RunFailed as failure:
-            console.print(f"Nothing can be said: {failure}", markup=False)
+            console.print(f"Nothing can be said: {failure}", markup=False, soft_wrap=True)
         tasks.cancel_scope.cancel()
     return runs
 
