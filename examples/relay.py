@@ -83,8 +83,8 @@ class Connection:
             except BlockingIOError:
                 await anyio.wait_writable(self.socket)
 
-    async def gone(self) -> None:
-        """Wait until the client is gone, where it has nothing to say; if it speaks all the same, it may go as well."""
+    async def until_gone(self) -> None:
+        """Wait until a client that has nothing to say is gone. If it speaks all the same, it may go as well."""
         await anyio.wait_readable(self.socket)
         raise EOFError("the client closed the connection, or spoke out of turn")
 
@@ -97,10 +97,11 @@ class Connection:
 class Relay:
     """The topics and who subscribed to them."""
 
-    def __init__(self, tracker: memquota.Tracker, peer_limit: int | None = None) -> None:
+    def __init__(self, tracker: memquota.Tracker, peer_limit: str | None = None) -> None:
         self.tracker = tracker
         self.peer_limit = peer_limit
         self.topics: dict[str, set[QuotaSendStream[bytes]]] = {}
+        tracker.new_account(limit=peer_limit).close()  # refuses a limit that makes no sense, before a client comes
         # An account for each host that is connected; it lives as long as one of its connections.
         self.peers: WeakValueDictionary[str, memquota.Account] = WeakValueDictionary()
 
@@ -126,7 +127,7 @@ class Relay:
                 account.on_close(lambda reason: scope.cancel())
                 try:
                     await self.do(connection, account)
-                except* (OSError, EOFError, NotOurProtocol, memquota.Closed):
+                except* (OSError, EOFError, NotOurProtocol, memquota.Closed):  # a group where `subscribe` runs tasks
                     pass  # gone, not speaking frames, or cut off: its own affair
             if account.closed:
                 connection.forget()
@@ -164,7 +165,7 @@ class Relay:
         with send, receive:
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(connection.gone)  # else who subscribes and leaves stays until something is sent
+                    tasks.start_soon(connection.until_gone)  # else who leaves is noticed at the next frame
                     async for frame in receive:
                         with account.claimed(len(frame)):  # (3) no longer in the queue, and not sent yet
                             await connection.send(frame)
@@ -211,6 +212,7 @@ async def main(options: argparse.Namespace) -> None:
             tracker = memquota.Tracker.disabled()
         else:  # (4) one budget for all clients together
             tracker = memquota.Tracker(options.quota, low_water=options.low_water, policy=options.policy, name="relay")
+        relay = Relay(tracker, options.peer_limit)
         listener = listen(options.port)
     except (memquota.UsageError, OSError, OverflowError) as error:  # a quota that is no size, a port that is taken
         sys.exit(f"relay: {error}")
@@ -219,7 +221,7 @@ async def main(options: argparse.Namespace) -> None:
         async with anyio.create_task_group() as tasks:
             if options.report > 0:
                 tasks.start_soon(report, tracker, options.report)
-            await Relay(tracker, options.peer_limit).serve(listener)
+            await relay.serve(listener)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -228,7 +230,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0 picks one and prints it")
     parser.add_argument("--quota", default="48MiB", help='for all queues together, or "none"')
     parser.add_argument("--low-water", help="where reclamation stops; 75 %% of the quota by default")
-    parser.add_argument("--peer-limit", type=memquota.parse_size, help="for the queues of one host; none by default")
+    parser.add_argument("--peer-limit", help="for the queues of one host; none by default")
     parser.add_argument("--policy", default="oldest_data", help="who is cut off first")
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio"])
     parser.add_argument("--report", type=float, default=0.0, help="print numbers every so many seconds")

@@ -184,7 +184,7 @@ def bars(scenario: Scenario, control: Measured, protected: Measured) -> list[Bar
         *rows,
         Bar(
             "echoes at the median, of the baseline's rate",
-            f"{protected.echo_rate:.0%}",
+            f"{protected.echo_rate:.1%}",
             ">= 80 %",
             protected.echo_rate >= 0.8,
         ),
