@@ -165,12 +165,13 @@ def test_a_signal_ends_the_demonstration_and_leaves_nothing_behind(number: signa
                 time.sleep(0.01)
             started = children(demo.pid)
             demo.send_signal(number)
-            _, errors = demo.communicate(timeout=60)
+            told, errors = demo.communicate(timeout=60)
         finally:
             demo.kill()
 
     assert len(started) == 2, "the relay and the attackers"
     assert (demo.returncode, errors) == (1, "")
+    assert told.endswith("\nInterrupted.\n")
     assert [process for process in started if Path(f"/proc/{process}").exists()] == []
     assert list(Path("/sys/fs/cgroup").glob(f"**/memquota-demo-{demo.pid}-*")) == []
 

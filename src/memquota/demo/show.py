@@ -117,7 +117,7 @@ async def _both(scenario: Scenario, console: Console) -> list[Measured]:
     """Both runs; fewer, and why, when one failed or a signal ended it."""
     runs: list[Measured] = []
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_end_at_signal, tasks.cancel_scope)
+        tasks.start_soon(_end_at_signal, tasks.cancel_scope, console)
         try:
             runs.append(await _one(scenario, console, protected=False))
             runs.append(await _one(scenario, console, protected=True))
@@ -127,11 +127,12 @@ async def _both(scenario: Scenario, console: Console) -> list[Measured]:
     return runs
 
 
-async def _end_at_signal(scope: anyio.CancelScope) -> None:
+async def _end_at_signal(scope: anyio.CancelScope, console: Console) -> None:
     """So that processes and groups are cleaned up, whichever it is."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for _ in signals:
             scope.cancel()
+            console.print("Interrupted.")  # after that: the terminal may be gone
 
 
 async def _one(scenario: Scenario, console: Console, *, protected: bool) -> Measured:
