@@ -228,9 +228,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="A publish/subscribe relay with a memory quota.")
     parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0 picks one and prints it")
-    parser.add_argument("--quota", default="48MiB", help='for all queues together, or "none"')
+    parser.add_argument("--quota", default="48MiB", help='for all that is held for clients, or "none"')
     parser.add_argument("--low-water", help="where reclamation stops; 75 %% of the quota by default")
-    parser.add_argument("--peer-limit", help="for the queues of one host; none by default")
+    parser.add_argument("--peer-limit", help="for what is held for one host; none by default")
     parser.add_argument("--policy", default="oldest_data", help="who is cut off first")
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio"])
     parser.add_argument("--report", type=float, default=0.0, help="print numbers every so many seconds")

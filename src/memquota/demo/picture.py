@@ -47,7 +47,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
     for size, text in ((scenario.quota, "quota"), (scenario.quota * 3 // 4, "low water")):
         below.axhline(size / _MIB, color="#7f8c8d", linestyle="--", linewidth=1)
         below.text(-scenario.baseline, size / _MIB + 0.6, text, color="#566573", fontsize=9)
-    below.set_ylabel("MiB in the queues")
+    below.set_ylabel("MiB tracked")
     below.set_ylim(0, scenario.quota / _MIB * 1.2)
     below.set_xlabel("seconds since the attack began")
     victims = below.twinx()

@@ -18,8 +18,8 @@ class Scenario:
     Attributes:
         name: "slow-readers" (attackers subscribe and never read) or "flood" (they push fresh data).
         limit: The memory limit of the relay's process in bytes.
-        quota: For the relay's queues, in bytes; the low water is 75 % of it.
-        peer_limit: For the queues of one host, in bytes; None for no such limit.
+        quota: For all that the relay holds for its clients, in bytes; the low water is 75 % of it.
+        peer_limit: For what it holds for one host, in bytes; None for no such limit.
         policy: Who is cut off first.
         backend: What the relay runs on.
         attackers: How many.

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenario", choices=["slow-readers", "flood"], default="slow-readers", help="what attackers do"
     )
     parser.add_argument("--attackers", type=_count, help="how many (100; 24 in a flood)")
-    parser.add_argument("--quota", type=_quota, default="48MiB", help="for all queues of the relay together (48MiB)")
+    parser.add_argument("--quota", type=_quota, default="48MiB", help="for all that it holds for its clients (48MiB)")
     parser.add_argument("--seconds", type=_seconds, default=20.0, help="how long the attack lasts (20)")
     parser.add_argument("--policy", default="oldest_data", choices=["oldest_data", "largest", "byte_seconds"])
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio"], help="what the relay runs on")
@@ -155,7 +155,7 @@ def _progress(scenario: Scenario, phase: str, sample: Sample | None, measured: M
         table.add_row("memory", _gauge(sample.group, scenario.limit), f"of {size_text(scenario.limit)}")
         if measured.protected:
             water = f"of {size_text(scenario.quota)}, low water {size_text(scenario.quota * 3 // 4)}"
-            table.add_row("queues", _gauge(sample.tracked, scenario.quota), water)
+            table.add_row("tracked", _gauge(sample.tracked, scenario.quota), water)
             table.add_row("cut off", str(sample.victims), f"honest ones: {measured.honest_cut}")
         table.add_row("delivered", f"{received} frames", f"{sample.when:.0f} s")
     return table
