@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, current_task
-from threading import TIMEOUT_MAX, Lock
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from anyio import Event, move_on_after
 
+from memquota._latch import Latch
 from memquota._loops import Bell, Loop, current_loop
 
 __all__ = ["Bereft", "TaskWaiter", "ThreadWaiter", "Waiter", "task_waiter"]
@@ -39,8 +39,7 @@ class ThreadWaiter:
     __slots__ = ("_latch",)
 
     def __init__(self) -> None:
-        self._latch = Lock()
-        self._latch.acquire()
+        self._latch = Latch()
 
     @property
     def dead(self) -> bool:
@@ -49,15 +48,12 @@ class ThreadWaiter:
 
     def wake(self) -> bool:
         """Let the thread go on."""
-        try:
-            self._latch.release()
-        except RuntimeError:  # woken already, and not yet back in `wait`
-            pass
+        self._latch.open()
         return True
 
     def wait(self, seconds: float | None) -> None:
         """Wait until woken, or about so long."""
-        self._latch.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), TIMEOUT_MAX))
+        self._latch.wait(seconds)
 
 
 class TaskWaiter(Waiter, Protocol):
