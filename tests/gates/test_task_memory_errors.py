@@ -14,10 +14,9 @@ from anyio.abc import TaskGroup
 
 from memquota import AccountClosed, AsyncGate, Permit, Tracker
 from memquota._core.waiting_line import check_line
-from memquota.gates.wakeups import _InAsyncio
 from memquota.testing import assert_books_balance
 from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so
-from tests.concurrency.starving_tasks import Driven, settled
+from tests.concurrency.starving_tasks import Driven, bells_that_find_no_memory, settled
 from tests.gates.calls import BACKEND, CAPACITY, KB, SLOTS
 from tests.gates.test_memory_errors import run
 
@@ -192,22 +191,12 @@ async def release_in_another_thread(world: World) -> None:
 
 @case
 async def be_woken_by_a_loop(world: World) -> None:
-    """The future that a task waits for finds no memory to tell the task."""
     await world.enters(40 * KB)
-    original = _InAsyncio._set
-
-    def starved(waiter: _InAsyncio) -> None:
-        with world.starving:
-            original(waiter)
-
-    _InAsyncio._set = starved  # type: ignore[method-assign, assignment]
-    try:
+    with bells_that_find_no_memory(world.starving):
         thread = threading.Thread(target=world.permits[1].release)
         thread.start()
         thread.join()
         await settled()
-    finally:
-        _InAsyncio._set = original  # type: ignore[method-assign]
 
 
 @case

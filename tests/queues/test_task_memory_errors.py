@@ -15,10 +15,9 @@ from anyio import BrokenResourceError, EndOfStream, WouldBlock
 from anyio.abc import TaskGroup
 
 from memquota import AsyncQueue, Closed, QueueShutDown, Tracker, open_stream
-from memquota.queues._waiting import _AsyncioWaiter
 from memquota.testing import FakeClock, assert_books_balance
 from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so, testcapi
-from tests.concurrency.starving_tasks import Driven, settled
+from tests.concurrency.starving_tasks import Driven, bells_that_find_no_memory, settled
 from tests.support.watchdog import run_isolated
 
 BACKEND = os.environ.get("BACKEND", "asyncio")
@@ -217,22 +216,12 @@ async def drop(world: World) -> None:
 
 @case("queue", "rendezvous")
 async def be_woken_by_a_loop(world: World) -> None:
-    """The future that a task waits for finds no memory to tell the task."""
     await world.gets()
-    original = _AsyncioWaiter._set
-
-    def starved(waiter: _AsyncioWaiter) -> None:
-        with world.starving:
-            original(waiter)
-
-    _AsyncioWaiter._set = starved  # type: ignore[method-assign, assignment]
-    try:
+    with bells_that_find_no_memory(world.starving):
         thread = threading.Thread(target=world.account.close)
         thread.start()
         thread.join()
         await settled()
-    finally:
-        _AsyncioWaiter._set = original  # type: ignore[method-assign]
     assert not world.callers[0].done or not world.starving.failed
     world.attempt(world.get_nowait)
     await settled()
