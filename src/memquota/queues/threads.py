@@ -277,13 +277,15 @@ class Queue(Buffer[T]):
             ValueError: Called more often than there were items.
         """
         self._books.refuse_in_a_move()
-        with self._lock:
-            if self.unfinished_tasks <= 0:
-                raise ValueError("task_done() called too many times")
-            self._at_work -= 1
-            if not self.unfinished_tasks:
-                for place in self._lines.joiners:
-                    place.notify()
+        self._lines.hold(self._task_done)
+
+    def _task_done(self) -> None:
+        if self.unfinished_tasks <= 0:
+            raise ValueError("task_done() called too many times")
+        self._at_work -= 1
+        if not self.unfinished_tasks:
+            for place in self._lines.joiners:
+                place.notify()
 
     def join(self) -> None:
         """Wait until every item was got and done with.
@@ -292,11 +294,13 @@ class Queue(Buffer[T]):
             MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
         """
         self._books.refuse_in_a_move()
-        with self._lock:
-            if self.unfinished_tasks:
-                self._lines.turn(
-                    self._lines.joiners, lambda: not self.unfinished_tasks, self._check_over, self._adjust, None
-                )
+        self._lines.hold(self._join)
+
+    def _join(self) -> None:
+        if self.unfinished_tasks:
+            self._lines.turn(
+                self._lines.joiners, lambda: not self.unfinished_tasks, self._check_over, self._adjust, None
+            )
 
     @property
     def is_shutdown(self) -> bool:
@@ -326,11 +330,14 @@ class Queue(Buffer[T]):
     def maxsize(self, maxsize: int) -> None:
         bound = queue_bound(maxsize)
         self._books.refuse_in_a_move()
-        self._lines.missed = True  # as in `shutdown`
-        with self._lock:
+
+        def bind() -> None:
             self._maxsize = maxsize
             self._max_items = bound
             self._adjust()
+
+        self._lines.missed = True  # as in `shutdown`
+        self._lines.hold(bind)
         self._wake_everybody()
 
     def qsize(self) -> int:
