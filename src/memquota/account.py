@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 from memquota._books import CloseCallback
 from memquota._core.accounts import add_parent, open_account, reconfigure
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Account"]
 
 T = TypeVar("T")
-_NO_PARENTS: Final[tuple[Account, ...]] = ()
 
 
 @final
