@@ -34,6 +34,8 @@ R = TypeVar("R")
 #: Notes that are taken into the books in one hold of the lock: a few milliseconds.
 _DRAIN: Final = 256
 
+_IN_A_MOVE: Final = "called in the middle of a move of this very thread, by a signal handler or a finalizer"
+
 
 class _Warn(Event):
     """A warning to be given once the lock is free, of what was done at some place, or of nobody knows where."""
@@ -135,20 +137,18 @@ class Books:
             UsageError: This thread is inside already; nothing was changed.
         """
         try:
-            return self.enter_quietly(action, *args)
+            return self.enter_quietly(action, args)
         finally:
             ledger = self.ledger
             if ledger.events or ledger.ended or self.notes or self._dropped or self.watchers or self.spent:
                 self.deliver()
 
-    def enter_quietly(self, action: Callable[[*Ts], R], *args: *Ts) -> R:
+    def enter_quietly(self, action: Callable[[*Ts], R], args: tuple[*Ts]) -> R:
         """The same without carrying anything out: for who holds a lock of his own, and calls `deliver` after it."""
         try:
             with self._lock:  # the interpreter handles signals neither between these lines ...
                 if self._inside:
-                    raise UsageError(
-                        "called in the middle of a move of this very thread, by a signal handler or a finalizer"
-                    )
+                    raise UsageError(_IN_A_MOVE)
                 self._inside = True
                 try:
                     if self._torn:
@@ -265,6 +265,19 @@ class Books:
     def busy(self) -> bool:
         """Whether somebody is inside just now: this very thread, or another."""
         return self._inside
+
+    @property
+    def in_a_move(self) -> bool:
+        """Whether this very thread is inside: in a signal handler or a finalizer in the middle of a move.
+
+        It must wait for no other lock: whose holder may be waiting for the books.
+        """
+        return self._inside and bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
+    def refuse_in_a_move(self) -> None:
+        """Raises UsageError where this very thread is inside."""
+        if self.in_a_move:
+            raise UsageError(_IN_A_MOVE)
 
     def deliver(self) -> None:
         """Tell callbacks, hooks and the log what happened; whatever they do, nothing comes back from them."""

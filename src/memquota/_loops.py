@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import current_token
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from contextvars import Context
 
-__all__ = ["Bell", "Loop", "being_cancelled", "current_loop"]
+__all__ = ["Bell", "Loop", "Ringer", "being_cancelled", "current_loop"]
 
 
 class Loop:
@@ -40,35 +40,45 @@ class Loop:
         return True
 
 
+class Ringer(Protocol):
+    """Who wakes others, and does so again when he has missed somebody."""
+
+    #: Whether somebody may wait in vain, as there was no memory to wake him.
+    missed: bool
+
+
 class Bell:
     """Wakes a task of asyncio by a future, without what anyio puts around it: a third of the cost."""
 
-    __slots__ = ("_future", "_loop", "_lost", "_woken")
+    __slots__ = ("_future", "_loop", "_lost", "_ringer", "_woken")
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    def __init__(self, loop: AbstractEventLoop, ringer: Ringer) -> None:
         self._loop = loop
+        self._ringer = ringer
         self._future: Future[None] | None = None
         # Whom the future was to call when there was no memory for it: it is done, and has forgotten the task.
         self._lost: list[tuple[Callable[..., object], Context]] | None = None
         self._woken = False
 
     def ring(self) -> None:
-        """Wake the task, now or when it is about to wait. In its loop. MemoryError: ring again."""
+        """Wake the task, now or when it is about to wait. In its loop. MemoryError: missed; ring again."""
         self._woken = True
         future = self._future
         if future is None:
             return
-        if not future.done():
-            callbacks = future._callbacks
-            try:
+        callbacks = None
+        try:
+            if not future.done():
+                callbacks = future._callbacks
                 future.set_result(None)
-            except MemoryError:
-                self._lost = callbacks
-                raise
-        elif self._lost is not None:
-            for callback, context in self._lost:
-                self._loop.call_soon(callback, future, context=context)
-            self._lost = None
+            elif self._lost is not None:
+                for callback, context in self._lost:
+                    self._loop.call_soon(callback, future, context=context)
+                self._lost = None
+        except MemoryError:
+            self._lost = callbacks or self._lost
+            self._ringer.missed = True
+            raise
 
     async def wait(self) -> None:
         """Wait until rung."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field
@@ -18,6 +16,7 @@ from memquota._core.reclamation import Round, may_start
 from memquota._core.steps import Ask, Step, Survey
 from memquota._core.victims import Policy, oldest_data
 from memquota._handles import Registration
+from memquota._latch import Latch
 from memquota._ranking import Ranking, name_of
 from memquota.clock import monotonic
 from memquota.errors import TrackerClosed, UsageError
@@ -30,21 +29,15 @@ __all__ = ["Call", "Demand", "Later", "Reclaimer", "Rounds", "Runner"]
 _SOON: Final = 0.0005
 
 
-def _held() -> Any:
-    lock = Lock()
-    lock.acquire()
-    return lock
-
-
 @define(eq=False)
 class Demand:
     """A round that was asked for by hand."""
 
     target: int | None
-    #: Gets how the round ended. Reentrant, unlike an Event: a signal handler may run it while its thread waits here.
-    ended: SimpleQueue[RoundEnded] = field(factory=SimpleQueue)
-    #: Held until then. The queue's own timeout is none: where signals come often enough, CPython waits for ever there.
-    bell: Any = field(factory=_held)
+    #: How the round ended.
+    ended: RoundEnded | None = None
+    #: Opened then. A signal handler may run the round while its thread waits here.
+    bell: Latch = field(factory=Latch)
     thread: int = field(factory=get_ident)
     #: Whether nobody waits for it any more.
     withdrawn: bool = False
@@ -161,9 +154,9 @@ class Rounds:
             self.relieve(None)
             while not self.reclaimer.asynchronous:
                 # It stopped after a slice, or a thread starts; or somebody else runs a round, who may hang.
-                demand.bell.acquire(timeout=_SOON if self.runner is None else self.timeout / 8)
-                with suppress(Empty):
-                    return demand.ended.get_nowait()
+                demand.bell.wait(_SOON if self.runner is None else self.timeout / 8)
+                if demand.ended is not None:
+                    return demand.ended
                 if self.books.closed:
                     raise TrackerClosed("the tracker was closed before the round")
                 self.relieve(None)
@@ -303,9 +296,8 @@ class Rounds:
         self._retire_ranking()
         self.longest = max(self.longest, ended.when - self._started)
         if self._demand is not None:
-            self._demand.ended.put(ended)
-            if self._demand.bell.locked():
-                self._demand.bell.release()
+            self._demand.ended = ended
+            self._demand.bell.open()
             self._demand = None
 
     def surveyed(self, runner: Runner, answers: list[tuple[Holding, object]]) -> None:

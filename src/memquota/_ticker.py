@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import isfinite
-from queue import Empty, SimpleQueue
 from threading import Thread, current_thread
 from typing import Final, final
 
+from memquota._latch import Latch
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.observe.log import log_callback_failure
 
@@ -29,24 +29,18 @@ class Ticker:
     def __init__(self, action: Callable[[], bool], every: float, name: str) -> None:
         self._action = action
         self._every = every
-        # Reentrant, unlike an Event: finalizers and signal handlers may end it.
-        self._ends: SimpleQueue[None] = SimpleQueue()
+        self._end = Latch()
         self._process = os.getpid()
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
+        while not self._end.wait(self._every):
             try:
-                self._ends.get(timeout=self._every)
-            except Empty:
-                try:
-                    if not self._action():
-                        return
-                except Exception:
-                    log_callback_failure(self._thread.name, "goes on")
-            else:
-                return
+                if not self._action():
+                    return
+            except Exception:
+                log_callback_failure(self._thread.name, "goes on")
 
     @property
     def alive(self) -> bool:
@@ -55,7 +49,7 @@ class Ticker:
 
     def tell_to_end(self) -> None:
         """Let it end after the action under way. Never waits."""
-        self._ends.put(None)
+        self._end.open()
 
     def end(self) -> None:
         """Let it end and wait for that, except in its own thread. May be called more than once."""

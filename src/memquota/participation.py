@@ -56,10 +56,12 @@ class Participation(CreditLine, Handle):
         """
         # The type first: arithmetic with what is no int might be anybody's code. And no call afterwards, so that no
         # signal handler or finalizer can release or claim in between.
-        if type(size) is not int or size < 0 or (left := self._credit - size) < 0:
-            self._claim(size)
-        else:
-            self._credit = left
+        if type(size) is int and size >= 0:
+            left = self._credit - size
+            if left >= 0:
+                self._credit = left
+                return
+        self._claim(size)
 
     def release(self, size: int) -> None:
         """Give bytes back, after they are free. Does nothing when the participation is over.
@@ -71,10 +73,12 @@ class Participation(CreditLine, Handle):
             UsageError: `size` is no integer or negative; or more than is claimed, on a strict tracker.
                 Nothing was released.
         """
-        if type(size) is not int or size < 0 or (credit := self._credit + size) > self._cap:
-            self._release(size)
-        else:
-            self._credit = credit
+        if type(size) is int and size >= 0:
+            credit = self._credit + size
+            if credit <= self._cap:
+                self._credit = credit
+                return
+        self._release(size)
 
     def clone(self) -> Participation:
         """Another handle of the same participation, for another owner. Credit is for an only handle: both have none.

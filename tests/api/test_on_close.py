@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,33 +11,10 @@ from memquota import (
     AccountClosed,
     CloseKind,
     CloseReason,
-    Participation,
-    Reclaimed,
-    ReclaimRequest,
     Tracker,
     UsageError,
 )
 from tests.api.support import World, raises
-
-
-class Buffer:
-    """A participant that owns its handle, and nothing else."""
-
-    def __init__(self, participation: Participation) -> None:
-        self.participation = participation
-
-    def oldest_data(self) -> float | None:
-        return None
-
-    def reclaim(self, request: ReclaimRequest) -> Reclaimed:
-        return Reclaimed.COLLAPSING
-
-
-def dropped(make: Callable[[], Any]) -> Any:
-    """What `make` returns, after everything else that it made is gone."""
-    result = make()
-    gc.collect()
-    return result
 
 
 def test_callbacks_run_once_and_in_order(world: World) -> None:

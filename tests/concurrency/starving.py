@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import logging
+import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from types import CodeType, TracebackType
 from typing import Any
+
+import pytest
+
+from tests.support.watchdog import run_isolated
 
 try:
     testcapi: Any = importlib.import_module("_testcapi")
@@ -18,6 +25,8 @@ except ImportError:
 #: What fails at a stretch. Not all that come: where an exception meets a `finally` in a function of some length, the
 #: interpreter looks for memory over and over until there is some.
 ONCE, LONG = 1, 10_000
+
+_UNSOUND = "unsound\n"
 
 
 class Starving:
@@ -31,15 +40,17 @@ class Starving:
         tuples: Whether the interpreter keeps the tuples of three that it has ready for who leaves the block of a lock.
     """
 
-    __slots__ = ("_spare", "failed", "number", "reached", "stretch")
+    __slots__ = ("_spare", "_tuples", "failed", "number", "reached", "stretch")
 
     def __init__(self, number: int, stretch: int, *, tuples: bool = False) -> None:
         self.number = number
         self.stretch = stretch
         self.failed = self.reached = False
-        self._spare = [(each, each, each) for each in range(0 if tuples else 2100)]
+        self._tuples = tuples
+        self._spare: list[object] = []
 
     def __enter__(self) -> Starving:
+        self._spare += [(each, each, each) for each in range(0 if self._tuples else 2100)]
         testcapi.set_nomemory(self.number, self.number + self.stretch)
         return self
 
@@ -50,6 +61,21 @@ class Starving:
         testcapi.remove_mem_hooks()
         self.failed = error is not None and says_so(error)
         return self.failed
+
+    def __str__(self) -> str:
+        return f"{self.stretch} allocations from {self.number} on"
+
+
+def every_allocation(*, step: int = 1) -> Iterator[Starving]:
+    """Blocks for one run of a call each: its first allocation fails, `step` later … Ends when a run had no so many."""
+    for number in itertools.count(step=step):
+        reached = False
+        for stretch in (ONCE, LONG):
+            starving = Starving(number, stretch)
+            yield starving
+            reached |= stretch == ONCE and (starving.failed or starving.reached)
+        if not reached:
+            return
 
 
 def says_so(error: BaseException) -> bool:
@@ -72,7 +98,7 @@ def next_fails() -> bool:
     return False
 
 
-def is_sound() -> bool:
+def _is_sound() -> bool:
     """Whether the interpreter lives on: 3.12.1 and 3.13.0 lose the code of a function that finds no memory."""
 
     def make(number: int) -> object:
@@ -88,6 +114,23 @@ def is_sound() -> bool:
             pass
         testcapi.remove_mem_hooks()
     return sys.getrefcount(code) == before
+
+
+def run_starving(function: Callable[[], object], *, timeout: float = 120, **env: str) -> None:
+    """Run a function that calls `prepare` first in a process of its own, or skip the test where nothing can fail."""
+    if testcapi is None:
+        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
+    done = run_isolated(function, env=env, timeout=timeout)
+    if done.stdout == _UNSOUND:
+        pytest.skip("this interpreter itself breaks where a function finds no memory")
+
+
+def prepare() -> None:
+    """Be quiet; the end of an interpreter that breaks by itself."""
+    if not _is_sound():
+        print(_UNSOUND, end="", flush=True)
+        os._exit(0)
+    quiet()
 
 
 def quiet() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 
+from memquota._loops import Bell
 from tests.concurrency.starving import Starving
 
 Steps = Generator[Any, Any, Any]
@@ -17,6 +19,22 @@ async def settled() -> None:
     """Let everybody run until they wait."""
     for _ in range(12):
         await checkpoint()
+
+
+@contextmanager
+def bells_that_find_no_memory(starving: Starving) -> Iterator[None]:
+    """In asyncio: the futures that tasks wait for find no memory to tell their tasks."""
+    original = Bell.ring
+
+    def starved(bell: Bell) -> None:
+        with starving:
+            original(bell)
+
+    Bell.ring = starved  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Bell.ring = original  # type: ignore[method-assign]
 
 
 class Driven:

@@ -17,7 +17,6 @@ from memquota.testing import FakeClock, ScriptedParticipant, assert_books_balanc
 from tests.concurrency.support import InThread
 from tests.support.watchdog import run_isolated
 
-KIB = 1024
 MIB = 2**20
 
 

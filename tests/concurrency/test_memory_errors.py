@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 
 import pytest
 
 from memquota import Tracker
 from tests.concurrency.calls import CASES, MIB, Case, World
-from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, testcapi
-from tests.support.watchdog import run_isolated
+from tests.concurrency.starving import LONG, ONCE, Starving, every_allocation, prepare, run_starving
 
 #: What may be claimed besides: a participant that finds no memory to name its age is detached, and others are spared
 #: then. Where the round has failed and giving back fails too, the claim stays until its handle is closed.
@@ -19,7 +17,7 @@ BESIDES = {"claim_that_runs_a_round": (709_000, 1_109_000)}
 
 def starved(case: Case, stretch: int) -> None:
     """Let the first allocation of a call fail, in the next run the second one, until it has no so many."""
-    quiet()
+    prepare()
     step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else case.step
     besides = BESIDES.get(case.call.__name__, ())
     number = failures = 0
@@ -33,33 +31,21 @@ def starved(case: Case, stretch: int) -> None:
         try:
             world.check(case.done, *besides, *(case.used if failed else ()))
         except Exception as error:
-            raise AssertionError(f"{stretch} allocations from {number} on: {error}") from error
+            raise AssertionError(f"{starving}: {error}") from error
         failures += failed
         number += step
     assert failures
 
 
 def run_case() -> None:
-    if is_sound():
-        starved(CASES[os.environ["CASE"]], int(os.environ["STRETCH"]))
-    else:
-        print("unsound", flush=True)
-        os._exit(0)
-
-
-def run(name: str, stretch: int, timeout: float) -> None:
-    if testcapi is None:
-        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
-    done = run_isolated(run_case, env={"CASE": name, "STRETCH": str(stretch)}, timeout=timeout)
-    if done.stdout == "unsound\n":
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
+    starved(CASES[os.environ["CASE"]], int(os.environ["STRETCH"]))
 
 
 @pytest.mark.parametrize("stretch", [ONCE, LONG])
 @pytest.mark.parametrize("name", CASES)
 def test_a_call_that_runs_out_of_memory_leaves_balanced_books(name: str, stretch: int) -> None:
     """F44: MemoryError or success."""
-    run(name, stretch, timeout=60)
+    run_starving(run_case, CASE=name, STRETCH=str(stretch), timeout=60)
 
 
 @pytest.mark.soak
@@ -67,7 +53,7 @@ def test_a_call_that_runs_out_of_memory_leaves_balanced_books(name: str, stretch
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.step > 1])
 def test_a_long_call_that_runs_out_of_memory_anywhere_leaves_balanced_books(name: str, stretch: int) -> None:
     """F44."""
-    run(name, stretch, timeout=600)
+    run_starving(run_case, CASE=name, STRETCH=str(stretch), timeout=600)
 
 
 class Called:
@@ -81,40 +67,28 @@ class Called:
 
 
 def run_callbacks() -> None:
-    if not is_sound():
-        print("unsound", flush=True)
-        os._exit(0)
-    quiet()
-    for number in itertools.count():
-        reached = False
-        for stretch in (ONCE, LONG):
-            tracker = Tracker(MIB)
-            account = tracker.new_account("a")
-            child = account.new_child("b")
-            callbacks = [Called() for _ in range(4)]
-            forget = account.on_close(Called())
-            for callback in callbacks[:3]:
-                account.on_close(callback)
-            child.on_close(callbacks[3])
-            with Starving(number, stretch) as starving:
-                account.close()
-            tracker.statistics()
-            reached |= stretch == ONCE and (starving.failed or starving.reached)
-            if account.closed:
-                forget()
-                times = [callback.times for callback in callbacks]
-                assert times == [1, 1, 1, 1], f"{stretch} allocations from {number} on: {times}"
+    prepare()
+    for starving in every_allocation():
+        tracker = Tracker(MIB)
+        account = tracker.new_account("a")
+        child = account.new_child("b")
+        callbacks = [Called() for _ in range(4)]
+        forget = account.on_close(Called())
+        for callback in callbacks[:3]:
+            account.on_close(callback)
+        child.on_close(callbacks[3])
+        with starving:
             account.close()
-            assert [callback.times for callback in callbacks] == [1, 1, 1, 1]
-        if not reached:
-            break
-    assert number > 30
+        tracker.statistics()
+        if account.closed:
+            forget()
+            times = [callback.times for callback in callbacks]
+            assert times == [1, 1, 1, 1], f"{starving}: {times}"
+        account.close()
+        assert [callback.times for callback in callbacks] == [1, 1, 1, 1]
+    assert starving.number > 30
 
 
 def test_callbacks_of_an_account_that_closes_are_called_once_whatever_runs_out() -> None:
     """F44: others may wait for what they do."""
-    if testcapi is None:
-        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
-    done = run_isolated(run_callbacks, timeout=60)
-    if done.stdout == "unsound\n":
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
+    run_starving(run_callbacks, timeout=60)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from memquota import Closed, Reclaimed, Tracker
+from memquota._ticker import Ticker
 from memquota.reclaimers import _loop as loop
 from memquota.testing import FakeClock, assert_books_balance
 from tests.concurrency.support import InThread
@@ -181,3 +182,24 @@ def besieged() -> None:
 def test_a_round_by_hand_ends_however_often_signals_come() -> None:
     """P4: in CPython a queue's own timeout never ends then."""
     run_isolated(besieged, timeout=60)
+
+
+def watched_under_siege() -> None:
+    """A thread that looks every now and then, while it gets signals faster than it looks."""
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return True
+
+    ticker = Ticker(look, 0.0005, "besieged")
+    while looks < 20:
+        signal.pthread_kill(ticker._thread.ident or 0, signal.SIGUSR1)
+    ticker.end()
+    assert not ticker.alive
+
+
+def test_a_thread_that_looks_every_now_and_then_goes_on_however_often_signals_come() -> None:
+    run_isolated(watched_under_siege, timeout=60)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -121,6 +121,3 @@ def portals_of(kind: str) -> Iterator[dict[str, BlockingPortal]]:
     backends = {"threads": [], "shared": ["asyncio", "trio"]}.get(kind, [kind])
     with ExitStack() as stack:
         yield {backend: stack.enter_context(start_blocking_portal(backend)) for backend in backends}
-
-
-CANCELLED = (CancelledError, TimeoutError)

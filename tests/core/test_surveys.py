@@ -201,14 +201,15 @@ def test_who_holds_nothing_any_more_is_taken_out_of_the_candidates() -> None:
 
 
 def test_no_more_than_256_candidates_are_looked_at_in_one_step() -> None:
-    """P11: the lock is free between them."""
-    ledger = ledger_of(1000)
-    for number in range(257):
+    """P11: the lock is free between them, and the next step goes on where this one was."""
+    ledger = ledger_of(2000)
+    for number in range(513):
         member(ledger, f"m{number}", 4, age=float(number), minimum=10)
     last = member(ledger, "last", 50, age=999.0)
     one = round_about(ledger)
 
     assert one.next(100.0) == Survey((), 1)  # 256 of them, and nobody to ask
+    assert one.next(100.0) == Survey((), 1)
     step = one.next(100.0)
     assert isinstance(step, Survey)
     assert step.holdings == (last.holding,)

@@ -58,23 +58,37 @@ def test_discarding_who_is_not_there_does_nothing() -> None:
     here = entry(0, 1.0, 1)
     index.add(here)
     index.discard(entry(0, 1.0, 2))
+    index.drop(entry(0, 1.0, 2))
+    assert list(index) == [here]
     index.discard(here)
     index.discard(here)
+    index.drop(here)
 
     assert len(index) == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([-inf, 0.0, 1.0, 2.0]), st.booleans()), max_size=60))
-def test_the_index_is_a_sorted_list(rows: list[tuple[int, float, bool]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from([-inf, 0.0, 1.0, 2.0]),
+            st.sampled_from(["stays", "discarded", "dropped"]),
+        ),
+        max_size=60,
+    )
+)
+def test_the_index_is_a_sorted_list(rows: list[tuple[int, float, str]]) -> None:
     index = CandidateIndex()
     model: list[Entry] = []
-    for number, (priority, time, stays) in enumerate(rows):
+    for number, (priority, time, fate) in enumerate(rows):
         one = entry(priority, time, number)
         index.add(one)
-        if stays:
+        if fate == "stays":
             model.append(one)
-        else:
+        elif fate == "discarded":
             index.discard(one)
+        else:
+            index.drop(one)
     model.sort(key=lambda row: row[:3])
 
     assert list(index) == model

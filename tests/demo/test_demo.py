@@ -4,15 +4,12 @@ import subprocess
 import sys
 from typing import Any
 
-import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
 from attrs import evolve
 
-from memquota.demo.clients import Clients, Corpus
+from memquota.demo.clients import Corpus
 from memquota.demo.confinement import AddressSpace, choose_confinement
-from memquota.demo.run import run_once
-from memquota.demo.scenario import Measured, Sample, Scenario, bars
+from memquota.demo.scenario import Measured, Scenario, bars
 
 MIB = 2**20
 HOARDER = "import time\nheld = []\nfor _ in range(400):\n    held.append(b'x' * 2**20)\n"
@@ -58,6 +55,7 @@ def good(**changes: Any) -> Measured:
         peak_group=60 * MIB,
         scheduled=1000,
         delivered=990,
+        victims=100,
         longest_round=0.004,
         echo_baseline=[0.001] * 100,
         echo_attack=[0.0011] * 100,
@@ -83,6 +81,7 @@ def test_a_good_run_holds_every_bar() -> None:
     [
         ({"died_after": 3.0}, "the relay with a quota lives"),
         ({"peak_group": 65 * MIB}, "peak of its process or group"),
+        ({"victims": 0}, "connections cut off"),
         ({"honest_cut": 1}, "honest clients cut off"),
         ({"wrong": 1}, "frames wrong or out of order"),
         ({"delivered": 960}, "delivered on schedule"),
@@ -105,49 +104,3 @@ def test_a_flood_is_not_held_to_the_echoes() -> None:
 @pytest.mark.parametrize("died_after", [None, 12.0])
 def test_a_control_that_does_not_die_in_time_misses_its_bar(died_after: float | None) -> None:
     assert missed(good(), died_after) == ["the relay without a quota dies"]
-
-
-def test_a_short_attack_on_the_real_relay() -> None:
-    """Not the demonstration, which needs a quiet machine: what must hold at any speed."""
-    seen: list[str] = []
-
-    def progress(phase: str, sample: Sample | None, measured: Measured, received: int) -> None:
-        if phase not in seen:
-            seen.append(phase)
-
-    scenario = Scenario(attackers=10, honest=1, rate=32.0, baseline=1.0, seconds=4.0, quota=2 * MIB, limit=512 * MIB)
-
-    async def run() -> Measured:
-        return await run_once(scenario, protected=True, progress=progress)
-
-    measured = anyio.run(run)
-
-    assert measured.died_after is None
-    assert measured.wrong == 0
-    assert measured.rounds > 0
-    assert measured.victims > 0
-    assert measured.echo_attack
-    assert 0 < measured.peak_group < 512 * MIB
-    assert seen[1:] == ["undisturbed", "under attack", "afterwards"]
-
-
-async def test_honest_clients_of_each_kind_count_as_cut_when_they_lose_their_connection() -> None:
-    measured = Measured(protected=True)
-
-    async def hang_up(stream: SocketStream) -> None:
-        async with stream:
-            await stream.receive()
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    clients = Clients(Scenario(honest=2, topics=3, rate=100.0), listener.extra(SocketAttribute.local_port), measured)
-    with anyio.fail_after(20):
-        async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, hang_up)
-            tasks.start_soon(clients.run)
-            while measured.honest_cut < 2 + 3 + 4:  # subscribers, publishers, echo
-                await anyio.lowlevel.checkpoint()
-            clients.stop()
-            await anyio.wait_all_tasks_blocked()
-            tasks.cancel_scope.cancel()
-
-    assert measured.honest_cut == 9

@@ -1,62 +1,24 @@
 """The example relay on real sockets."""
 
-import importlib.util
+import gc
 import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from types import ModuleType
 
 import anyio
 import pytest
-from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 import memquota
-
-
-def load_relay() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "relay.py"
-    spec = importlib.util.spec_from_file_location("relay_example", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-relay = load_relay()
-
-
-@asynccontextmanager
-async def serving(tracker: memquota.Tracker) -> AsyncIterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(relay.Relay(tracker).serve, listener)
-            yield listener.getsockname()[1]
-            tasks.cancel_scope.cancel()
-
-
-async def connect(port: int, first: bytes) -> SocketStream:
-    stream = await anyio.connect_tcp("127.0.0.1", port)
-    await stream.send(pack(first))
-    return stream
-
-
-def pack(content: bytes) -> bytes:
-    return len(content).to_bytes(4, "big") + content
-
-
-async def receive_frame(buffered: BufferedByteReceiveStream) -> bytes:
-    size = int.from_bytes(await buffered.receive_exactly(4), "big")
-    return await buffered.receive_exactly(size)
-
-
-async def until_subscribed(tracker: memquota.Tracker, accounts: int) -> None:
-    while tracker.statistics().accounts < accounts:
-        await anyio.lowlevel.checkpoint()
+from tests.support.relay import (
+    a_sleeper,
+    connect,
+    leave,
+    pack,
+    publish,
+    receive_frame,
+    relay,
+    serving,
+    until_subscribed,
+)
 
 
 async def test_subscribers_get_every_frame_in_order() -> None:
@@ -81,10 +43,7 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
     tracker = memquota.Tracker("1MiB")
     with anyio.fail_after(30):
         async with serving(tracker) as port:
-            sleeper = socket.socket()
-            sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sleeper.connect(("127.0.0.1", port))
-            sleeper.sendall(pack(b"SUB news"))
+            sleeper = a_sleeper(port, b"SUB news")
             await until_subscribed(tracker, 2)
             reader = await connect(port, b"SUB news")
             await until_subscribed(tracker, 3)
@@ -108,7 +67,7 @@ async def test_who_never_reads_is_cut_off_and_the_others_lose_nothing() -> None:
 async def test_a_topic_that_nobody_subscribes_to_any_more_is_forgotten() -> None:
     """Else who subscribes to one after another fills the memory with names."""
     served = relay.Relay(memquota.Tracker("1MiB"))
-    with anyio.fail_after(20), socket.create_server(("127.0.0.1", 0)) as listener:
+    with anyio.fail_after(20), relay.listen(0) as listener:
         port = listener.getsockname()[1]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(served.serve, listener)
@@ -212,7 +171,7 @@ async def test_a_host_that_is_over_its_limit_loses_its_oldest_connection() -> No
     tracker = memquota.Tracker("8MiB")
     served = relay.Relay(tracker)
     served.peer_limit = "1MiB"
-    with anyio.fail_after(20), socket.create_server(("127.0.0.1", 0)) as listener:
+    with anyio.fail_after(20), relay.listen(0) as listener:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(served.serve, listener)
             first, second = [await connect(listener.getsockname()[1], b"ECHO") for _ in range(2)]
@@ -228,3 +187,118 @@ async def test_a_host_that_is_over_its_limit_loses_its_oldest_connection() -> No
             for stream in (first, second):
                 await stream.aclose()
             tasks.cancel_scope.cancel()
+
+
+async def test_a_frame_on_its_way_to_a_subscriber_is_counted() -> None:
+    """Else many who never read, each with a large frame, are more than the quota, and nobody counts them."""
+    tracker = memquota.Tracker("1MiB")
+    served = relay.Relay(tracker)
+    with anyio.fail_after(20):
+        async with serving(tracker, served) as port:
+            sleeper = a_sleeper(port, b"SUB news")
+            while "news" not in served.topics:
+                await anyio.lowlevel.checkpoint()
+            await publish(port, b"news", bytes(900_000))
+            await anyio.wait_all_tasks_blocked()  # it is out of the queue, and not sent
+
+            assert tracker.used == 900_004
+            sleeper.close()
+
+
+async def test_many_who_take_a_large_frame_each_and_do_not_read_it_are_cut_off() -> None:
+    tracker = memquota.Tracker("4MiB")
+    served = relay.Relay(tracker)
+    with anyio.fail_after(60):
+        async with serving(tracker, served) as port:
+            sleepers = [a_sleeper(port, b"SUB %d" % number) for number in range(10)]
+            while len(served.topics) < 10:
+                await anyio.lowlevel.checkpoint()
+            for number in range(10):
+                await publish(port, b"%d" % number, bytes(900_000))
+
+            assert tracker.used <= tracker.limit
+            assert tracker.statistics().counts.collapsed >= 6
+            for sleeper in sleepers:
+                sleeper.close()
+
+
+@pytest.mark.parametrize("how", ["closes", "resets", "says no more", "speaks"])
+async def test_a_subscriber_who_leaves_is_let_go_without_anything_being_sent(how: str) -> None:
+    """Else who subscribes and leaves, again and again, uses up the files that the relay may have open."""
+    tracker = memquota.Tracker("1MiB")
+    served = relay.Relay(tracker)
+    with anyio.fail_after(20):
+        async with serving(tracker, served) as port:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(pack(b"SUB quiet"))
+            while "quiet" not in served.topics:
+                await anyio.lowlevel.checkpoint()
+
+            leave(client, how)
+
+            while tracker.statistics().accounts:
+                await anyio.lowlevel.checkpoint()
+            assert served.topics == {}
+            client.close()
+
+
+@pytest.mark.parametrize("how", ["closes", "resets", "says no more"])
+@pytest.mark.parametrize("verb", [b"PUB news", b"SUB news", b"ECHO"])
+async def test_wherever_clients_leave_nothing_of_them_stays(verb: bytes, how: str) -> None:
+    tracker = memquota.Tracker("1MiB")
+    served = relay.Relay(tracker)
+    said = pack(verb) + (b"" if verb == b"SUB news" else pack(b"one") + pack(b"") + pack(b"three"))
+    with anyio.fail_after(60):
+        async with serving(tracker, served) as port, await connect(port, b"SUB news") as reader:
+            await until_subscribed(tracker, 2)
+            for length in range(len(said) + 1):
+                client = socket.create_connection(("127.0.0.1", port))
+                client.sendall(said[:length])
+                await until_subscribed(tracker, 3)
+                leave(client, how)
+                while tracker.statistics().accounts > 2:
+                    await anyio.lowlevel.checkpoint()
+                client.close()
+
+            await publish(port, b"news", b"the end")
+            buffered = BufferedByteReceiveStream(reader)
+            while await receive_frame(buffered) != b"the end":
+                pass
+        gc.collect()
+
+    assert tracker.used == 0
+    assert tracker.statistics().accounts == 0
+    assert served.topics == {}
+
+
+async def test_frames_that_come_a_byte_at_a_time_arrive() -> None:
+    with anyio.fail_after(20):
+        async with serving(memquota.Tracker("1MiB")) as port, await connect(port, b"ECHO") as stream:
+            for byte in pack(b"hello") + pack(b"world"):
+                await stream.send(bytes([byte]))
+                await anyio.wait_all_tasks_blocked()
+
+            buffered = BufferedByteReceiveStream(stream)
+            assert [await receive_frame(buffered) for _ in range(2)] == [b"hello", b"world"]
+
+
+async def test_a_relay_that_ends_leaves_nothing_on_the_books() -> None:
+    tracker = memquota.Tracker("4MiB")
+    served = relay.Relay(tracker)
+    with anyio.fail_after(20):
+        async with serving(tracker, served) as port:
+            clients = [a_sleeper(port, b"SUB news"), a_sleeper(port, b"ECHO"), a_sleeper(port, b"PUB other")]
+            while "news" not in served.topics or tracker.statistics().accounts < 4:
+                await anyio.lowlevel.checkpoint()
+            for client in clients[1:]:
+                client.sendall((600_000).to_bytes(4, "big"))
+            await publish(port, b"news", *[bytes(500_000)] * 3)
+            while tracker.used < 2 * 600_000 + 3 * 500_004:
+                await anyio.lowlevel.checkpoint()
+        gc.collect()
+
+    assert tracker.used == 0
+    assert tracker.statistics().accounts == 0
+    assert served.topics == {}
+    for client in clients:
+        client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 from memquota import cli
 from memquota.demo import show
-from memquota.demo.scenario import Measured, Sample, Scenario
+from memquota.demo.scenario import Measured, RunFailed, Sample, Scenario
 
 MIB = 2**20
 
@@ -23,6 +24,7 @@ def a_run(*, protected: bool, died_after: float | None = None, **changes: Any) -
     """A run that holds every bar."""
     samples = [Sample(second / 2, (30 + second) * MIB, second * MIB, second) for second in range(20)]
     values: dict[str, Any] = {
+        "confinement": "a control group (v1) of 128 MiB",
         "died_after": died_after,
         "exit_code": None if died_after is None else -9,
         "attack_began": 3.0,
@@ -73,6 +75,7 @@ def test_a_good_run_is_told_and_left_behind(stage: Stage, capsys: pytest.Capture
     for words in (
         "without a quota: killed after 5.0 s of attack, peak 128.0 MiB",
         "with a quota: alive, peak 60.0 MiB",
+        "in a control group (v1) of 128 MiB",
         "connections cut off",
         "123",
         "99.9%",
@@ -139,6 +142,43 @@ def test_in_a_flood_hosts_have_a_limit(stage: Stage) -> None:
     assert Path("demo-results/flood.json").exists()
 
 
+def test_a_run_that_failed_is_told_and_nothing_is_claimed(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> Measured:
+        raise RunFailed("the relay ended by itself (code 1): [OSError] out of luck")
+
+    monkeypatch.setattr(show, "run_once", fail)
+
+    assert cli.main(["demo"]) == 1
+
+    told = capsys.readouterr().out
+    assert "Nothing can be said: the relay ended by itself (code 1): [OSError] out of luck" in told
+    assert "held" not in told
+    assert list(Path("demo-results").iterdir()) == []
+
+
+def test_where_no_results_can_be_written_nothing_is_run(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("demo-results").write_text("somebody's")
+
+    assert cli.main(["demo"]) == 2
+
+    assert "No results can be written here" in capsys.readouterr().out
+    assert stage.scenarios == []
+
+
+def test_a_narrow_terminal_shows_everything(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    assert cli.main(["demo"]) == 0
+
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 40
+    assert told.count("held") == 10
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -161,6 +201,12 @@ def test_a_wrong_option_is_refused_in_words(
 
     assert words in capsys.readouterr().err
     assert stage.scenarios == []
+
+
+def test_what_the_options_offer_is_installed_with_the_demonstration() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert any(needed.startswith("trio") for needed in project["optional-dependencies"]["demo"])
 
 
 def test_help_names_every_option(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,11 @@ from memquota._core.waiting_line import check_line
 from memquota.gates.wakeups import ThreadWaiter
 from memquota.host.readings import FixedProvider
 from memquota.testing import assert_books_balance
-from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so, testcapi
+from tests.concurrency.starving import LONG, ONCE, Starving, every_allocation, prepare, quiet, run_starving, says_so
 from tests.concurrency.support import InThread
 from tests.gates import calls
 from tests.gates.calls import KB, Call
 from tests.gates.support import until
-from tests.support.watchdog import run_isolated
 
 
 class Guest(InThread[Permit]):
@@ -146,44 +145,28 @@ CALLS: dict[str, tuple[tuple[int | None, ...], Call]] = {
 
 def run_starved() -> None:
     """Let the first allocation of a call fail, in the next run the second one, until it has no so many."""
-    if not is_sound():
-        print("unsound", flush=True)
-        os._exit(0)
-    quiet()
+    prepare()
     for name in os.environ["CASE"].split():
         weights, function = CALLS[name]
         failures = 0
-        for number in itertools.count():
-            reached = False
-            for stretch in (ONCE, LONG):
-                world = World(*weights)
-                with Starving(number, stretch) as starving:
-                    function(world)
-                try:
-                    world.check()
-                except Exception as error:
-                    raise AssertionError(f"{name}, {stretch} allocations from {number} on: {error!r}") from error
-                reached |= stretch == ONCE and (starving.failed or starving.reached)
-                failures += starving.failed
-            if not reached:
-                break
+        for starving in every_allocation():
+            world = World(*weights)
+            with starving:
+                function(world)
+            try:
+                world.check()
+            except Exception as error:
+                raise AssertionError(f"{name}, {starving}: {error!r}") from error
+            failures += starving.failed
         assert failures or name == "collect", name
-        assert number > 5
-        print(name, number, "points,", failures, "failures")
-
-
-def run(function: Callable[[], None], case: str, **env: str) -> None:
-    if testcapi is None:
-        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
-    done = run_isolated(function, env={"CASE": case, **env}, timeout=120)
-    if done.stdout == "unsound\n":
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
+        assert starving.number > 5
+        print(name, starving.number, "points,", failures, "failures")
 
 
 @pytest.mark.parametrize("part", range(3))
 def test_a_call_that_runs_out_of_memory_strands_nobody(part: int) -> None:
     """F44: MemoryError or success; whoever is inside is counted, and whoever may go in is let in by the next move."""
-    run(run_starved, " ".join([*CALLS][part::3]))
+    run_starving(run_starved, CASE=" ".join([*CALLS][part::3]))
 
 
 LIMITER: dict[str, Callable[[PressureLimiter], object]] = {
@@ -211,7 +194,7 @@ def run_limiter_starved() -> None:
 
 def test_a_limiter_that_runs_out_of_memory_goes_on_and_ends() -> None:
     """F44: the same for a limiter, which holds nothing."""
-    run(run_limiter_starved, "")
+    run_starving(run_limiter_starved)
 
 
 # --- what is too rare to be met above ---------------------------------------------------------------------------------

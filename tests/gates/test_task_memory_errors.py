@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
-import os
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -14,12 +12,10 @@ from anyio.abc import TaskGroup
 
 from memquota import AccountClosed, AsyncGate, Permit, Tracker
 from memquota._core.waiting_line import check_line
-from memquota.gates.wakeups import _InAsyncio
 from memquota.testing import assert_books_balance
-from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so
-from tests.concurrency.starving_tasks import Driven, settled
+from tests.concurrency.starving import Starving, every_allocation, prepare, run_starving, says_so
+from tests.concurrency.starving_tasks import Driven, bells_that_find_no_memory, settled
 from tests.gates.calls import BACKEND, CAPACITY, KB, SLOTS
-from tests.gates.test_memory_errors import run
 
 
 class Guest:
@@ -192,22 +188,12 @@ async def release_in_another_thread(world: World) -> None:
 
 @case
 async def be_woken_by_a_loop(world: World) -> None:
-    """The future that a task waits for finds no memory to tell the task."""
     await world.enters(40 * KB)
-    original = _InAsyncio._set
-
-    def starved(waiter: _InAsyncio) -> None:
-        with world.starving:
-            original(waiter)
-
-    _InAsyncio._set = starved  # type: ignore[method-assign, assignment]
-    try:
+    with bells_that_find_no_memory(world.starving):
         thread = threading.Thread(target=world.permits[1].release)
         thread.start()
         thread.join()
         await settled()
-    finally:
-        _InAsyncio._set = original  # type: ignore[method-assign]
 
 
 @case
@@ -230,35 +216,26 @@ async def starved() -> None:
         if function is be_woken_by_a_loop and BACKEND == "trio":
             continue  # a callback that fails there ends all of trio, as an error of its own
         failures = 0
-        for number in itertools.count():
-            reached = False
-            for stretch in (ONCE, LONG):
-                starving = Starving(number, stretch)
-                try:
-                    async with anyio.create_task_group() as tasks:
-                        world = World(tasks, starving)
-                        await function(world)
-                        await world.check()
-                        tasks.cancel_scope.cancel()
-                except BaseException as error:
-                    raise AssertionError(f"{name}, {stretch} allocations from {number} on: {error!r}") from error
-                reached |= stretch == ONCE and (starving.failed or starving.reached)
-                failures += starving.failed
-            if not reached:
-                break
+        for starving in every_allocation():
+            try:
+                async with anyio.create_task_group() as tasks:
+                    world = World(tasks, starving)
+                    await function(world)
+                    await world.check()
+                    tasks.cancel_scope.cancel()
+            except BaseException as error:
+                raise AssertionError(f"{name}, {starving}: {error!r}") from error
+            failures += starving.failed
         assert failures or function is collect, name
-        print(name, number, "points,", failures, "failures")
+        print(name, starving.number, "points,", failures, "failures")
 
 
 def run_starved() -> None:
-    if not is_sound():
-        print("unsound", flush=True)
-        os._exit(0)
-    quiet()
+    prepare()
     anyio.run(starved, backend=BACKEND)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_task_that_runs_out_of_memory_strands_nobody(backend: str) -> None:
     """F44: MemoryError or success; whoever may go in is let in by the next move, also where its wake-up was lost."""
-    run(run_starved, "", BACKEND=backend)
+    run_starving(run_starved, BACKEND=backend)

@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
-from math import inf, nan
+from math import nan
 from typing import Any
 
 import pytest
@@ -664,4 +664,3 @@ ACTS: dict[str, tuple[str, Act]] = {
     "meddle and collapse": ("collapse", _meddle_and_collapse),
 }
 AGES = ["honest", "none", "future", "nan", "text", "huge", "raise", "late", "interrupt"]
-NEVER = inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from queue import Empty, Full
@@ -12,10 +11,9 @@ import pytest
 
 from memquota import Closed, Queue, QueueShutDown, ShutDown, Tracker
 from memquota.testing import FakeClock, assert_books_balance
-from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so, testcapi
+from tests.concurrency.starving import every_allocation, prepare, run_starving, says_so
 from tests.concurrency.support import InThread
 from tests.contracts.queue_callers import until
-from tests.support.watchdog import run_isolated
 
 
 class Caller(InThread[object]):
@@ -107,37 +105,25 @@ CALLS: dict[str, tuple[bool, Callable[[World], object]]] = {
 
 def run_starved() -> None:
     """Let the first allocation of a call fail, in the next run the second one, until it has no so many."""
-    if not is_sound():
-        print("unsound", flush=True)
-        os._exit(0)
-    quiet()
+    prepare()
     for name in os.environ["CASE"].split(";"):
         full, function = CALLS[name]
         step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 5 if name == "drop" else 1
         failures = 0
-        for number in itertools.count(step=step):
-            reached = False
-            for stretch in (ONCE, LONG):
-                world = World(full=full)
-                with Starving(number, stretch) as starving:
-                    function(world)
-                try:
-                    world.check()
-                except Exception as error:
-                    raise AssertionError(f"{name}, {stretch} allocations from {number} on: {error!r}") from error
-                reached |= stretch == ONCE and (starving.failed or starving.reached)
-                failures += starving.failed
-            if not reached:
-                break
+        for starving in every_allocation(step=step):
+            world = World(full=full)
+            with starving:
+                function(world)
+            try:
+                world.check()
+            except Exception as error:
+                raise AssertionError(f"{name}, {starving}: {error!r}") from error
+            failures += starving.failed
         assert failures, name
-        print(name, number, "points,", failures, "failures")
+        print(name, starving.number, "points,", failures, "failures")
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_a_call_that_runs_out_of_memory_leaves_nobody_waiting_in_vain(part: int) -> None:
     """F44: MemoryError or success; whoever waits and need not goes on by the next call of the queue or the tracker."""
-    if testcapi is None:
-        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
-    done = run_isolated(run_starved, env={"CASE": ";".join([*CALLS][part::2])}, timeout=120)
-    if done.stdout == "unsound\n":
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
+    run_starving(run_starved, CASE=";".join([*CALLS][part::2]))

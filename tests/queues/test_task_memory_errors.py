@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from asyncio import QueueEmpty, QueueFull
@@ -15,11 +14,9 @@ from anyio import BrokenResourceError, EndOfStream, WouldBlock
 from anyio.abc import TaskGroup
 
 from memquota import AsyncQueue, Closed, QueueShutDown, Tracker, open_stream
-from memquota.queues._waiting import _AsyncioWaiter
 from memquota.testing import FakeClock, assert_books_balance
-from tests.concurrency.starving import LONG, ONCE, Starving, is_sound, quiet, says_so, testcapi
-from tests.concurrency.starving_tasks import Driven, settled
-from tests.support.watchdog import run_isolated
+from tests.concurrency.starving import Starving, every_allocation, prepare, run_starving, says_so
+from tests.concurrency.starving_tasks import Driven, bells_that_find_no_memory, settled
 
 BACKEND = os.environ.get("BACKEND", "asyncio")
 Case = Callable[["World"], Awaitable[object]]
@@ -217,22 +214,12 @@ async def drop(world: World) -> None:
 
 @case("queue", "rendezvous")
 async def be_woken_by_a_loop(world: World) -> None:
-    """The future that a task waits for finds no memory to tell the task."""
     await world.gets()
-    original = _AsyncioWaiter._set
-
-    def starved(waiter: _AsyncioWaiter) -> None:
-        with world.starving:
-            original(waiter)
-
-    _AsyncioWaiter._set = starved  # type: ignore[method-assign, assignment]
-    try:
+    with bells_that_find_no_memory(world.starving):
         thread = threading.Thread(target=world.account.close)
         thread.start()
         thread.join()
         await settled()
-    finally:
-        _AsyncioWaiter._set = original  # type: ignore[method-assign]
     assert not world.callers[0].done or not world.starving.failed
     world.attempt(world.get_nowait)
     await settled()
@@ -274,30 +261,21 @@ async def starved() -> None:
         kind, function = CASES[name]
         step = 1 if os.environ.get("MEMQUOTA_TESTS") == "soak" else 5 if function is drop else 1
         failures = 0
-        for number in itertools.count(step=step):
-            reached = False
-            for stretch in (ONCE, LONG):
-                starving = Starving(number, stretch)
-                try:
-                    async with anyio.create_task_group() as tasks:
-                        world = World(tasks, starving, kind)
-                        await function(world)
-                        await world.check()
-                        tasks.cancel_scope.cancel()
-                except BaseException as error:
-                    raise AssertionError(f"{name}, {stretch} allocations from {number} on: {error!r}") from error
-                reached |= stretch == ONCE and (starving.failed or starving.reached)
-                failures += starving.failed
-            if not reached:
-                break
-        print(name, number, "points,", failures, "failures", flush=True)
+        for starving in every_allocation(step=step):
+            try:
+                async with anyio.create_task_group() as tasks:
+                    world = World(tasks, starving, kind)
+                    await function(world)
+                    await world.check()
+                    tasks.cancel_scope.cancel()
+            except BaseException as error:
+                raise AssertionError(f"{name}, {starving}: {error!r}") from error
+            failures += starving.failed
+        print(name, starving.number, "points,", failures, "failures", flush=True)
 
 
 def run_starved() -> None:
-    if not is_sound():
-        print("unsound", flush=True)
-        os._exit(0)
-    quiet()
+    prepare()
     anyio.run(starved, backend=BACKEND)
 
 
@@ -305,11 +283,7 @@ def run_starved() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_task_that_runs_out_of_memory_strands_nobody(backend: str, part: int) -> None:
     """F44: MemoryError or success; whoever waits and need not goes on by the next call of the queue or the tracker."""
-    if testcapi is None:
-        pytest.skip("this interpreter has no _testcapi: no allocation can be made to fail")
     # An event of trio that finds no memory to tell its task never does, and ends all of trio where the loop sets it.
     left_out = (get, put, go_on_with_get, be_cancelled, be_woken_by_a_loop) if backend == "trio" else ()
     cases = [name for name, (_, each) in CASES.items() if each not in left_out]
-    done = run_isolated(run_starved, env={"CASE": ";".join(cases[part::2]), "BACKEND": backend}, timeout=120)
-    if done.stdout == "unsound\n":
-        pytest.skip("this interpreter itself breaks where a function finds no memory")
+    run_starving(run_starved, CASE=";".join(cases[part::2]), BACKEND=backend)

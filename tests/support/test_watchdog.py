@@ -1,3 +1,4 @@
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,23 @@ def test_a_failing_child_is_a_failure_unless_its_exit_code_is_wanted() -> None:
         run_isolated("raise SystemExit(3)")
 
     assert run_isolated("raise SystemExit(3)", check=False).returncode == 3
+
+
+def slow() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.0  # each step takes as long
+        await asyncio.sleep(0)
+        loop.call_exception_handler({"message": "something is wrong"})
+
+    asyncio.run(main())
+
+
+def test_asyncio_says_what_is_wrong_and_not_how_busy_the_machine_is() -> None:
+    said = run_isolated(slow, interpreter_args=["-X", "dev", "-W", "error"]).stderr
+
+    assert said.startswith("something is wrong\n")
+    assert "Executing" not in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

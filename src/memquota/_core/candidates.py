@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from math import inf
 from typing import Final
@@ -61,21 +62,26 @@ class Candidates:
         """
         if self._ranked:
             return self._next_ranked(index)
-        for _ in range(_BATCH // 2):
-            # Two at a time: mostly the first one is the victim that was chosen, and the second one follows.
-            entries = index.after(self._cursor, 2)
-            if not entries:
-                return None
-            for entry in entries:
+        passed: list[Entry] = []
+        found: Holding | Survey | None = None
+        entries = index.behind(self._cursor)
+        for entry in entries:
+            if self._eligible(entry):
                 holding = entry[3]
-                if self._eligible(entry):
-                    return holding if holding.surveyed_in == self.survey else self._survey_from(index, entry, missing)
-                if not holding.live or not holding.booked:
-                    self._ledger.unlist(holding)
-            self._cursor = entries[-1]
-        return Survey((), self.survey)
+                found = holding if holding.surveyed_in == self.survey else self._survey_from(entry, entries, missing)
+                break
+            passed.append(entry)
+            if len(passed) == _BATCH:
+                found = Survey((), self.survey)
+                break
+        if len(passed) > 1:  # mostly it is the victim that was chosen, over which it is cheaper to go again
+            self._cursor = passed[-1]
+        for *_, holding in passed:
+            if not holding.live or not holding.booked:
+                self._ledger.unlist(holding)
+        return found
 
-    def _survey_from(self, index: CandidateIndex, first: Entry, missing: int) -> Survey:
+    def _survey_from(self, first: Entry, following: Iterator[Entry], missing: int) -> Survey:
         """As many as will go if all are as old as their keys say, and the one after them: nobody is asked in vain then.
 
         A round that asks one at a time takes the lock twice for each.
@@ -83,7 +89,7 @@ class Candidates:
         asked = [first[3]]
         if missing > 0:
             missing -= first[3].booked
-            for entry in islice(index.behind(first), _SURVEYED - 1):  # mostly a few of them
+            for entry in islice(following, _SURVEYED - 1):  # mostly a few of them
                 holding = entry[3]
                 if holding.surveyed_in != self.survey and self._eligible(entry):
                     asked.append(holding)

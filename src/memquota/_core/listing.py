@@ -62,7 +62,7 @@ class Listing:
             holding.entry = None
             for above in holding.node.scoped():
                 assert above.scope is not None
-                above.scope.index.discard(entry)
+                above.scope.index.drop(entry)
 
     def rekey(self, holding: Holding, time: float) -> None:
         """Move a candidate to where a better bound of the time of its oldest data puts it."""

@@ -7,7 +7,7 @@ reports; nothing of the round is lost when somebody else takes the next step.
 from __future__ import annotations
 
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from .accounts import close_account
 from .candidates import Candidates, age_of, may_go, time_of
@@ -36,6 +36,9 @@ _PROGRESS: Final = 64
 _ASKS: Final = 64
 #: After a round found nobody, usage has to grow by this part of the limit, from the least since, before another looks.
 _GROWTH: Final = 64
+
+#: How a victim answered, as what its account closes (None: it lives), and why in words.
+_Verdict: TypeAlias = "tuple[VictimOutcome, CloseKind | None, str]"
 
 
 def may_start(ledger: Ledger, node: AccountNode) -> bool:
@@ -269,8 +272,8 @@ class Round:
         if victim.ended is not None:  # with an account above it, which counts what that freed, or by itself
             outcome, freed = VictimOutcome.GONE, 0 if victim.ended.kind.under_pressure else ask.used
         else:
-            outcome, detail = self._verdict(ask, collapsing, failure, freed)
-            if outcome is VictimOutcome.PARTIAL:
+            outcome, kind, detail = self._verdict(ask, collapsing, failure, freed)
+            if kind is None:
                 for holding in ask.holdings:
                     holding.surveyed_in = 0
                     holding.silent_since = -1
@@ -278,7 +281,6 @@ class Round:
                     ask.chosen if victim.too_little is not None else None
                 )  # then it is still the first
             else:
-                kind = _CLOSE_KINDS[outcome]
                 reason = CloseReason(kind, victim.name, f"{ask.why}; {detail}", now)
                 freed += close_account(self._ledger, victim, reason, told=self.heard)
         self._count(outcome, freed)
@@ -286,12 +288,12 @@ class Round:
             self._ledger.events.append(VictimSettled(self.number, victim.name, outcome, ask.wanted, freed, detail, now))
         self._ledger.sweep()  # while somebody is in the books anyway
 
-    def _verdict(self, ask: Ask, collapsing: bool, failure: str | None, freed: int) -> tuple[VictimOutcome, str]:
+    def _verdict(self, ask: Ask, collapsing: bool, failure: str | None, freed: int) -> _Verdict:
         victim = ask.victim
         if failure is not None:
-            return VictimOutcome.FAILED, failure
+            return VictimOutcome.FAILED, CloseKind.FAILED, failure
         if collapsing:
-            return VictimOutcome.COLLAPSED, "gave up everything it held"
+            return VictimOutcome.COLLAPSED, CloseKind.RECLAIMED, "gave up everything it held"
         if freed * _PROGRESS < ask.wanted:
             victim.too_little = ask.newest
         else:
@@ -300,10 +302,11 @@ class Round:
         count, total = count + 1, total + freed
         if count == _ASKS:
             if 2 * (held - victim.used) <= total:
-                return VictimOutcome.STALLED, f"freed {total} bytes and claimed half of them or more again"
+                text = f"freed {total} bytes and claimed half of them or more again"
+                return VictimOutcome.STALLED, CloseKind.STALLED, text
             count, held, total = 0, victim.used, 0
         self._asks[victim] = count, held, total
-        return VictimOutcome.PARTIAL, f"gave back {freed} bytes"
+        return VictimOutcome.PARTIAL, None, f"gave back {freed} bytes"
 
     def _count(self, outcome: VictimOutcome, freed: int) -> None:
         counts = self._ledger.counts
@@ -354,9 +357,3 @@ _QUESTIONS: Final = (Survey, Offer)
 
 #: How a victim answers that does not do as it should.
 _WARNED_OF: Final = (VictimOutcome.FAILED, VictimOutcome.STALLED)
-
-_CLOSE_KINDS: Final = {
-    VictimOutcome.COLLAPSED: CloseKind.RECLAIMED,
-    VictimOutcome.FAILED: CloseKind.FAILED,
-    VictimOutcome.STALLED: CloseKind.STALLED,
-}

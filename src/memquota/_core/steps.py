@@ -13,7 +13,10 @@ from .holdings import Holding
 __all__ = ["Ask", "Offer", "Step", "Survey", "Wait"]
 
 
-@frozen
+# Survey and Ask are not frozen: a round makes some for each victim, and that takes a fourth of the time so.
+
+
+@define
 class Survey:
     """Ask these for their age, then report with `Round.surveyed`. May be empty: only lets others in.
 
@@ -36,7 +39,7 @@ class Wait:
     """Nothing to do before one of the outstanding asks is settled."""
 
 
-@define(eq=False)  # not frozen: a round makes one for each victim, and that takes a fourth of the time so
+@define(eq=False)
 class Ask:
     """Ask these participants of a victim for memory, then report with `Round.settle`.
 

@@ -47,12 +47,21 @@ class CandidateIndex:
 
     def after(self, entry: Entry | None, count: int = 1) -> list[Entry]:
         """The next candidates behind an entry, or the first ones."""
-        return list(islice(self._entries if entry is None else self.behind(entry), count))
+        return list(islice(self.behind(entry), count))
 
-    def behind(self, entry: Entry) -> Iterator[Entry]:
-        """The candidates behind an entry, one after another; none may come or go meanwhile."""
-        found: Iterator[Entry] = self._entries.irange(entry, inclusive=(False, True))
+    def behind(self, entry: Entry | None) -> Iterator[Entry]:
+        """The candidates behind an entry, or all, one after another; none may come or go meanwhile."""
+        entries = self._entries
+        found: Iterator[Entry] = iter(entries) if entry is None else entries.irange(entry, inclusive=(False, True))
         return found
+
+    def drop(self, entry: Entry) -> None:
+        """Take a candidate out, if it is there. O(1) for the first one, as who has to go mostly is; else O(log n)."""
+        entries = self._entries
+        if len(entries) and entries[0] is entry:
+            entries.pop(0)
+        else:
+            entries.discard(entry)
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import sys
 import time
@@ -92,7 +93,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--topics", type=int, default=1, help="over which those who never read are spread")
     parser.add_argument("--scenario", choices=["slow-readers", "flood"], default="slow-readers")
+    parser.add_argument("--seconds", type=int, default=0, help="how long at most; 0 is for ever")
     options = parser.parse_args(arguments)
+    signal.alarm(options.seconds)  # it ends, whatever became of who started it
     if options.scenario == "flood":
         anyio.run(flood, options.port, options.count)
     else:

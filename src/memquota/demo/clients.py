@@ -16,6 +16,9 @@ from memquota.demo.scenario import Measured, Scenario
 
 __all__ = ["Clients", "connect", "send_frame"]
 
+#: A frame that arrives within so many seconds of when it was due is on schedule.
+_IN_TIME = 1.0
+_ECHOES = 4
 #: What happens to a connection whose other end is gone.
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead, OSError)
 
@@ -60,6 +63,8 @@ class Clients:
 
     def __init__(self, scenario: Scenario, port: int, measured: Measured) -> None:
         self.attacked = False
+        # Set when none of them has its connection any more.
+        self.all_cut = anyio.Event()
         # When publishing began.
         self._began: float | None = None
         self._scenario = scenario
@@ -76,7 +81,7 @@ class Clients:
         return sum(self._received)
 
     async def run(self) -> None:
-        """Publish, receive and echo until stopped or the relay is gone."""
+        """Publish, receive and echo until stopped."""
         ready = [anyio.Event() for _ in range(self._scenario.honest)]
         async with anyio.create_task_group() as tasks:
             for index in range(self._scenario.honest):
@@ -87,20 +92,24 @@ class Clients:
             self._began = monotonic()
             for topic in range(self._scenario.topics):
                 tasks.start_soon(self._publish, topic)
-            for index in range(4):
+            for index in range(_ECHOES):
                 tasks.start_soon(self._echo, index)
             await self._stopping.wait()
             await anyio.sleep(0.5)  # what is under way arrives
             tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
-        """Let `run` end after what is under way has arrived. What was to be delivered is counted by the clock."""
-        if not self._stopping.is_set() and self._began is not None:
+        """Let `run` end after what is under way has arrived."""
+        self.count_due()
+        self._stopping.set()
+
+    def count_due(self) -> None:
+        """What was to be delivered until now, by the clock."""
+        if self._began is not None:
             now, scenario = monotonic(), self._scenario
             for index in range(scenario.honest):
                 running = now - self._first(index % scenario.topics)
                 self._measured.scheduled += max(0, 1 + int(running * scenario.rate))
-        self._stopping.set()
 
     def _first(self, topic: int) -> float:
         """When the first frame of a topic is due: one topic after another."""
@@ -110,6 +119,8 @@ class Clients:
     def _lost(self) -> None:
         if not self._stopping.is_set():
             self._measured.honest_cut += 1
+            if self._measured.honest_cut == self._scenario.honest + self._scenario.topics + _ECHOES:
+                self.all_cut.set()
 
     async def _publish(self, topic: int) -> None:
         scenario, first = self._scenario, self._first(topic)
@@ -136,6 +147,8 @@ class Clients:
                     number = self._corpus.number_of(await buffered.receive_exactly(size))
                     if number == self._received[index]:
                         self._received[index] += 1
+                        due = self._first(topic) + number / self._scenario.rate
+                        self._measured.delivered += monotonic() - due <= _IN_TIME
                     else:
                         self._measured.wrong += 1
         except GONE:

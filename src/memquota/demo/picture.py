@@ -29,7 +29,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
         if measured.died_after is not None and times:
             above.plot(measured.died_after, scenario.limit / _MIB, "X", color=colour, markersize=11)
             above.annotate(
-                f"   killed after {measured.died_after:.1f} s",
+                f"   {measured.end}",
                 (measured.died_after, scenario.limit / _MIB),
                 color=colour,
                 va="top",
@@ -47,7 +47,7 @@ def draw(scenario: Scenario, control: Measured, protected: Measured, path: Path)
     for size, text in ((scenario.quota, "quota"), (scenario.quota * 3 // 4, "low water")):
         below.axhline(size / _MIB, color="#7f8c8d", linestyle="--", linewidth=1)
         below.text(-scenario.baseline, size / _MIB + 0.6, text, color="#566573", fontsize=9)
-    below.set_ylabel("MiB in the queues")
+    below.set_ylabel("MiB tracked")
     below.set_ylim(0, scenario.quota / _MIB * 1.2)
     below.set_xlabel("seconds since the attack began")
     victims = below.twinx()

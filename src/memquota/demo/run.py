@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from sysconfig import get_path
+from tempfile import TemporaryFile
 from time import monotonic
+from typing import IO
 
 import anyio
 from anyio.abc import Process
@@ -17,7 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from memquota.demo.clients import Clients
 from memquota.demo.confinement import choose_confinement
-from memquota.demo.scenario import Measured, Sample, Scenario
+from memquota.demo.scenario import Measured, RunFailed, Sample, Scenario
 
 __all__ = ["Progress", "run_once"]
 
@@ -25,28 +27,51 @@ __all__ = ["Progress", "run_once"]
 Progress = Callable[[str, Sample | None, Measured, int], None]
 
 _EVERY = 0.1
+#: How long the attackers outlive an attack that nobody ended, in seconds.
+_MARGIN = 10
 
 
 async def run_once(scenario: Scenario, *, protected: bool, progress: Progress) -> Measured:
-    """Run the relay with or without a quota: undisturbed first, then under attack. Leaves nothing behind."""
-    measured = Measured(protected=protected)
+    """Run the relay with or without a quota: undisturbed first, then under attack. Leaves nothing behind.
+
+    Raises:
+        RunFailed: The relay ended for another reason than want of memory, or before the attack; or the attackers ended.
+    """
     confinement = choose_confinement(scenario.limit)
-    progress(f"starting in {confinement.kind}", None, measured, 0)
+    measured = Measured(protected=protected, confinement=confinement.kind)
     try:
-        async with await anyio.open_process(
-            confinement.command(_relay_command(scenario, protected)), stdin=None, stderr=subprocess.DEVNULL
-        ) as relay:
-            try:
-                await _Run(scenario, measured, progress).watch(relay, confinement.usage)
-            finally:
-                with suppress(ProcessLookupError):
-                    relay.kill()
-                with anyio.CancelScope(shield=True):
-                    await relay.wait()
+        progress(f"starting in {confinement.kind}", None, measured, 0)
+        command = confinement.command(_relay_command(scenario, protected))
+        with TemporaryFile() as errors:
+            async with await _start(command, errors) as relay:
+                try:
+                    await _Run(scenario, measured, progress).watch(relay, errors, confinement.usage)
+                finally:
+                    with suppress(ProcessLookupError):
+                        relay.kill()
+                    with anyio.CancelScope(shield=True):
+                        await relay.wait()
         measured.peak_group = max(measured.peak_group, confinement.peak())
     finally:
         confinement.remove()
     return measured
+
+
+async def _start(command: list[str], errors: IO[bytes]) -> Process:
+    """Start a process that a Ctrl-C in the terminal does not reach: who started it ends it."""
+    return await anyio.open_process(command, stdin=None, stderr=errors, start_new_session=True)
+
+
+def _words(errors: IO[bytes]) -> str:
+    """All that a process wrote there."""
+    errors.seek(0)
+    return errors.read().decode(errors="replace")
+
+
+def _last_words(errors: IO[bytes]) -> str:
+    """The last line that says something; a group of exceptions ends in a rule."""
+    lines = [line.strip(" |+-") for line in _words(errors).splitlines()]
+    return next((line for line in reversed(lines) if line), "it said nothing")
 
 
 def _relay() -> Path:
@@ -76,21 +101,26 @@ class _Run:
         self._began = monotonic()
         self._phase = "undisturbed"
         self._latest: dict[str, float] = {}
-        self._clients: Clients | None = None
+        self._failure: str | None = None
 
-    async def watch(self, relay: Process, usage: Callable[[int], int]) -> None:
+    async def watch(self, relay: Process, errors: IO[bytes], usage: Callable[[int], int]) -> None:
         """Go through the phases while the relay lives."""
         assert relay.stdout is not None
         lines = BufferedByteReceiveStream(relay.stdout)
-        port = json.loads(await lines.receive_until(b"\n", 1000))["port"]
-        clients = self._clients = Clients(self._scenario, port, self._measured)
+        try:
+            port = json.loads(await lines.receive_until(b"\n", 1000))["port"]
+        except (anyio.IncompleteRead, anyio.EndOfStream):
+            code = await relay.wait()
+            raise RunFailed(f"the relay did not start (code {code}): {_last_words(errors)}") from None
+        clients = Clients(self._scenario, port, self._measured)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen, lines)
-            tasks.start_soon(self._sample, relay, usage)
-            tasks.start_soon(self._await_death, relay, tasks.cancel_scope)
+            tasks.start_soon(self._sample, relay, usage, clients)
+            tasks.start_soon(self._await_death, relay, errors, clients, tasks.cancel_scope)
             tasks.start_soon(self._phases, port, clients, tasks.cancel_scope)
             await clients.run()
-        self._measured.delivered = clients.received
+        if self._failure is not None:
+            raise RunFailed(self._failure)
 
     async def _phases(self, port: int, clients: Clients, scope: anyio.CancelScope) -> None:
         scenario, measured = self._scenario, self._measured
@@ -99,18 +129,20 @@ class _Run:
         self._phase = "under attack"
         command = [sys.executable, "-m", "memquota.demo.attackers", "--port", str(port)]
         command += ["--count", str(scenario.attackers), "--scenario", scenario.name]
-        command += ["--topics", str(scenario.topics)]
-        async with await anyio.open_process(command, stdin=None, stdout=None, stderr=subprocess.DEVNULL) as attackers:
-            try:
+        seconds = scenario.seconds if measured.protected else scenario.patience
+        command += ["--topics", str(scenario.topics), "--seconds", str(int(seconds) + _MARGIN)]
+        with TemporaryFile() as errors:
+            async with await _start(command, errors) as attackers:
                 clients.attacked = True
-                await anyio.sleep(scenario.seconds if measured.protected else scenario.patience)
-            finally:
-                with suppress(ProcessLookupError):
+                with anyio.move_on_after(seconds):
+                    code = await attackers.wait()
+                    self._failure = f"the attackers ended by themselves (code {code}): {_last_words(errors)}"
+                    scope.cancel()
+                with suppress(ProcessLookupError):  # when cancelled, anyio does it; twice, asyncio takes it amiss
                     attackers.kill()
         self._phase = "afterwards"
         clients.stop()
         await anyio.sleep(1.0)
-        measured.delivered = clients.received
         scope.cancel()
 
     async def _listen(self, lines: BufferedByteReceiveStream) -> None:
@@ -123,21 +155,26 @@ class _Run:
                 measured.rounds = int(self._latest["rounds"])
                 measured.longest_round = self._latest["longest_round"]
 
-    async def _sample(self, relay: Process, usage: Callable[[int], int]) -> None:
-        while True:
+    async def _sample(self, relay: Process, usage: Callable[[int], int], clients: Clients) -> None:
+        while relay.returncode is None:
             tracked, victims = int(self._latest.get("used", 0)), int(self._latest.get("victims", 0))
             sample = Sample(monotonic() - self._began, usage(relay.pid), tracked, victims)
             self._measured.samples.append(sample)
             self._measured.peak_group = max(self._measured.peak_group, sample.group)
-            self._progress(self._phase, sample, self._measured, self._clients.received if self._clients else 0)
+            self._progress(self._phase, sample, self._measured, clients.received)
             await anyio.sleep(_EVERY)
 
-    async def _await_death(self, relay: Process, scope: anyio.CancelScope) -> None:
+    async def _await_death(self, relay: Process, errors: IO[bytes], clients: Clients, scope: anyio.CancelScope) -> None:
         code = await relay.wait()
         measured = self._measured
-        measured.exit_code = code
-        measured.died_after = monotonic() - self._began - measured.attack_began
-        if self._clients is not None:
-            self._clients.stop()
-            measured.delivered = self._clients.received
+        if code != -signal.SIGKILL and "MemoryError" not in _words(errors):  # the latter in a limit of address space
+            self._failure = f"the relay ended by itself (code {code}): {_last_words(errors)}"
+        elif self._phase == "undisturbed":
+            self._failure = "the relay was out of memory before the attack"
+        else:
+            measured.exit_code = code
+            measured.died_after = monotonic() - self._began - measured.attack_began
+            clients.count_due()
+            with anyio.move_on_after(2):
+                await clients.all_cut.wait()  # they have to notice
         scope.cancel()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from attrs import define, field, frozen
 
-__all__ = ["Bar", "Measured", "Sample", "Scenario", "bars"]
+__all__ = ["Bar", "Measured", "RunFailed", "Sample", "Scenario", "bars", "percentile"]
+
+
+class RunFailed(Exception):
+    """What was to be measured did not happen: something ended that should have gone on."""
 
 
 @frozen(kw_only=True)
@@ -16,8 +18,8 @@ class Scenario:
     Attributes:
         name: "slow-readers" (attackers subscribe and never read) or "flood" (they push fresh data).
         limit: The memory limit of the relay's process in bytes.
-        quota: For the relay's queues, in bytes; the low water is 75 % of it.
-        peer_limit: For the queues of one host, in bytes; None for no such limit.
+        quota: For all that the relay holds for its clients, in bytes; the low water is 75 % of it.
+        peer_limit: For what it holds for one host, in bytes; None for no such limit.
         policy: Who is cut off first.
         backend: What the relay runs on.
         attackers: How many.
@@ -62,8 +64,9 @@ class Measured:
 
     Attributes:
         protected: Whether it had a quota.
-        died_after: Seconds from the start of the attack to the relay's death; None when it lived.
-        exit_code: The relay's, when it died by itself.
+        confinement: What limited its memory, in words.
+        died_after: Seconds from the start of the attack until the relay was out of memory; None when it lived.
+        exit_code: The relay's, when it died: -9 when the kernel killed it.
         attack_began: Seconds from the start of the run.
         peak_group: The most that the group used, in bytes.
         peak_tracked: The most that the tracker counted.
@@ -73,13 +76,14 @@ class Measured:
         honest_cut: Honest clients (subscribers, publishers, echo) that lost their connection.
         wrong: Frames that honest subscribers received damaged or out of order.
         scheduled: Frames that should have been delivered to all honest subscribers together.
-        delivered: Frames that were, correct and in order, by the end of the run.
+        delivered: Frames that were, correct, in order and within a second of when they were due.
         echo_baseline: Round trips of the echo clients before the attack, in seconds.
         echo_attack: And during it.
         samples: The run over time.
     """
 
     protected: bool
+    confinement: str = ""
     died_after: float | None = None
     exit_code: int | None = None
     attack_began: float = 0.0
@@ -97,6 +101,14 @@ class Measured:
     samples: list[Sample] = field(factory=list, repr=False)
 
     @property
+    def end(self) -> str:
+        """What became of the relay, in words."""
+        if self.died_after is None:
+            return "alive"
+        how = "killed" if self.exit_code == -9 else "died"
+        return f"{how} after {self.died_after:.1f} s"
+
+    @property
     def delivered_share(self) -> float:
         """Part of the scheduled frames that was delivered."""
         return self.delivered / self.scheduled if self.scheduled else 0.0
@@ -106,19 +118,20 @@ class Measured:
         """Echoes a second by the median round trip under attack, as a part of the baseline's."""
         if not self.echo_attack or not self.echo_baseline:
             return 0.0
-        return median(self.echo_baseline) / median(self.echo_attack)
+        return percentile(self.echo_baseline, 0.5) / percentile(self.echo_attack, 0.5)
 
     @property
     def echo_tail(self) -> float:
         """The 99th percentile of the round trips under attack, as a multiple of the baseline's."""
         if not self.echo_attack or not self.echo_baseline:
             return float("inf")
-        return _percentile(self.echo_attack) / _percentile(self.echo_baseline)
+        return percentile(self.echo_attack, 0.99) / percentile(self.echo_baseline, 0.99)
 
 
-def _percentile(values: list[float]) -> float:
+def percentile(values: list[float], part: float) -> float:
+    """The value that so large a part of them is below; the upper one of two."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 @frozen
@@ -138,17 +151,18 @@ def bars(scenario: Scenario, control: Measured, protected: Measured) -> list[Bar
     rows = [
         Bar(
             "the relay without a quota dies",
-            "it lived" if died is None else f"after {died:.1f} s",
+            control.end,
             "< 10 s",
             died is not None and died < 10,
         ),
-        Bar("the relay with a quota lives", *_life(protected)),
+        Bar("the relay with a quota lives", protected.end, "alive", protected.died_after is None),
         Bar(
             "peak of its process or group",
             f"{protected.peak_group / mib:.1f} MiB",
             f"<= {(scenario.quota + 16 * mib) / mib:.0f} MiB",
             protected.peak_group <= scenario.quota + 16 * mib,
         ),
+        Bar("connections cut off", str(protected.victims), "> 0", protected.victims > 0),  # else nothing was needed
         Bar("honest clients cut off", str(protected.honest_cut), "0", protected.honest_cut == 0),
         Bar("frames wrong or out of order", str(protected.wrong), "0", protected.wrong == 0),
         Bar(
@@ -170,7 +184,7 @@ def bars(scenario: Scenario, control: Measured, protected: Measured) -> list[Bar
         *rows,
         Bar(
             "echoes at the median, of the baseline's rate",
-            f"{protected.echo_rate:.0%}",
+            f"{protected.echo_rate:.1%}",
             ">= 80 %",
             protected.echo_rate >= 0.8,
         ),
@@ -178,9 +192,3 @@ def bars(scenario: Scenario, control: Measured, protected: Measured) -> list[Bar
             "echoes at p99, of the baseline's time", f"{protected.echo_tail:.2f} x", "<= 2 x", protected.echo_tail <= 2
         ),
     ]
-
-
-def _life(protected: Measured) -> tuple[str, str, bool]:
-    if protected.died_after is None:
-        return "it lives", "lives", True
-    return f"died after {protected.died_after:.1f} s, code {protected.exit_code}", "lives", False

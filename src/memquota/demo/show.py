@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from pathlib import Path
-from statistics import median
 
 import anyio
 from attrs import asdict
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from memquota.demo.picture import draw
 from memquota.demo.run import run_once
-from memquota.demo.scenario import Bar, Measured, Sample, Scenario, bars
+from memquota.demo.scenario import Bar, Measured, RunFailed, Sample, Scenario, bars, percentile
 from memquota.errors import UsageError, size_text
 from memquota.sizes import parse_size
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenario", choices=["slow-readers", "flood"], default="slow-readers", help="what attackers do"
     )
     parser.add_argument("--attackers", type=_count, help="how many (100; 24 in a flood)")
-    parser.add_argument("--quota", type=_quota, default="48MiB", help="for all queues of the relay together (48MiB)")
+    parser.add_argument("--quota", type=_quota, default="48MiB", help="for all that it holds for its clients (48MiB)")
     parser.add_argument("--seconds", type=_seconds, default=20.0, help="how long the attack lasts (20)")
     parser.add_argument("--policy", default="oldest_data", choices=["oldest_data", "largest", "byte_seconds"])
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio"], help="what the relay runs on")
@@ -42,11 +42,19 @@ def main(options: argparse.Namespace) -> int:
     """Run the relay twice, tell, and write `demo-results/`. Returns the exit code: 0 when every bar held."""
     scenario = _scenario(options)
     console = Console()
+    try:
+        _RESULTS.mkdir(exist_ok=True)
+    except OSError as error:
+        console.print(f"No results can be written here: {error}")
+        return 2
     console.print(
         f"The same relay twice, {scenario.attackers} attackers ({scenario.name}), {scenario.honest} honest "
         f"subscribers on {scenario.topics} topics: without a quota, then with {size_text(scenario.quota)}."
     )
-    control, protected = anyio.run(_both, scenario, console)
+    runs = anyio.run(_both, scenario, console)
+    if len(runs) < 2:
+        return 1
+    control, protected = runs
     rows = bars(scenario, control, protected)
     console.print(_figures(scenario, control, protected))
     console.print(_verdict(rows))
@@ -105,22 +113,39 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     )
 
 
-async def _both(scenario: Scenario, console: Console) -> tuple[Measured, Measured]:
-    runs = []
-    for protected in (False, True):
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
+async def _both(scenario: Scenario, console: Console) -> list[Measured]:
+    """Both runs; fewer, and why, when one failed or a signal ended it."""
+    runs: list[Measured] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_end_at_signal, tasks.cancel_scope, console)
+        try:
+            runs.append(await _one(scenario, console, protected=False))
+            runs.append(await _one(scenario, console, protected=True))
+        except RunFailed as failure:
+            console.print(f"Nothing can be said: {failure}", markup=False, soft_wrap=True)
+        tasks.cancel_scope.cancel()
+    return runs
 
-            def progress(
-                phase: str, sample: Sample | None, measured: Measured, received: int, *, live: Live = live
-            ) -> None:
-                live.update(_progress(scenario, phase, sample, measured, received))
 
-            measured = await run_once(scenario, protected=protected, progress=progress)
-        runs.append(measured)
-        end = "alive" if measured.died_after is None else f"killed after {measured.died_after:.1f} s of attack"
-        title = "with a quota" if protected else "without a quota"
-        console.print(f"{title}: {end}, peak {size_text(measured.peak_group)}")
-    return runs[0], runs[1]
+async def _end_at_signal(scope: anyio.CancelScope, console: Console) -> None:
+    """So that processes and groups are cleaned up, whichever it is."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            scope.cancel()
+            console.print("Interrupted.")  # after that: the terminal may be gone
+
+
+async def _one(scenario: Scenario, console: Console, *, protected: bool) -> Measured:
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+
+        def progress(phase: str, sample: Sample | None, measured: Measured, received: int) -> None:
+            live.update(_progress(scenario, phase, sample, measured, received))
+
+        measured = await run_once(scenario, protected=protected, progress=progress)
+    title = "with a quota" if protected else "without a quota"
+    end = measured.end if measured.died_after is None else f"{measured.end} of attack"
+    console.print(f"{title}: {end}, peak {size_text(measured.peak_group)}")
+    return measured
 
 
 def _progress(scenario: Scenario, phase: str, sample: Sample | None, measured: Measured, received: int) -> Table:
@@ -130,7 +155,7 @@ def _progress(scenario: Scenario, phase: str, sample: Sample | None, measured: M
         table.add_row("memory", _gauge(sample.group, scenario.limit), f"of {size_text(scenario.limit)}")
         if measured.protected:
             water = f"of {size_text(scenario.quota)}, low water {size_text(scenario.quota * 3 // 4)}"
-            table.add_row("queues", _gauge(sample.tracked, scenario.quota), water)
+            table.add_row("tracked", _gauge(sample.tracked, scenario.quota), water)
             table.add_row("cut off", str(sample.victims), f"honest ones: {measured.honest_cut}")
         table.add_row("delivered", f"{received} frames", f"{sample.when:.0f} s")
     return table
@@ -143,11 +168,10 @@ def _gauge(used: int, whole: int) -> str:
 
 
 def _figures(scenario: Scenario, control: Measured, protected: Measured) -> Table:
-    table = Table("", "without a quota", "with a quota", title="What was seen")
+    table = Table("", "without a quota", "with a quota", title=f"What was seen, in {protected.confinement}")
 
     def milliseconds(values: list[float], part: float) -> str:
-        ordered = sorted(values)
-        return f"{ordered[int(part * (len(ordered) - 1))] * 1000:.1f} ms" if ordered else "-"
+        return f"{percentile(values, part) * 1000:.1f} ms" if values else "-"
 
     rows = [
         ("survived", *("yes" if run.died_after is None else "no" for run in (control, protected))),
@@ -176,7 +200,6 @@ def _verdict(rows: list[Bar]) -> Table:
 
 
 def _write(scenario: Scenario, control: Measured, protected: Measured, rows: list[Bar], console: Console) -> None:
-    _RESULTS.mkdir(exist_ok=True)
     name = scenario.name
     figures = {
         "scenario": asdict(scenario),
@@ -192,10 +215,10 @@ def _write(scenario: Scenario, control: Measured, protected: Measured, rows: lis
 def _summary(run: Measured) -> dict[str, object]:
     values = asdict(run, filter=lambda attribute, _: not attribute.name.startswith("echo"))
     for name in ("echo_baseline", "echo_attack"):
-        times = sorted(getattr(run, name))
+        times = getattr(run, name)
         values[name] = {
             "count": len(times),
-            "median": median(times) if times else None,
-            "p99": times[int(0.99 * (len(times) - 1))] if times else None,
+            "median": percentile(times, 0.5) if times else None,
+            "p99": percentile(times, 0.99) if times else None,
         }
     return values

@@ -250,9 +250,9 @@ class Admission(Moves):
     def _paid(self, permit: Permit) -> None:
         """See how the round ended that a permit asked for. Lock: not held."""
         demand = permit.demand
-        if demand is None or demand.ended.empty():
+        if demand is None or demand.ended is None:
             return
-        if demand.ended.get_nowait().outcome is RoundOutcome.NOBODY_LEFT:
+        if demand.ended.outcome is RoundOutcome.NOBODY_LEFT:
             # Not again until there is somebody. What was kept would only bar others from what there is.
             permit.barren_at = permit.paid_at
             self.move(self.line.release_reserved)

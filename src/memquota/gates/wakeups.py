@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, current_task
-from threading import TIMEOUT_MAX, Lock
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from anyio import Event, move_on_after
 
-from memquota._loops import Bell, Loop, current_loop
+from memquota._latch import Latch
+from memquota._loops import Bell, Loop, Ringer, current_loop
 
 __all__ = ["Bereft", "TaskWaiter", "ThreadWaiter", "Waiter", "task_waiter"]
 
@@ -39,8 +39,7 @@ class ThreadWaiter:
     __slots__ = ("_latch",)
 
     def __init__(self) -> None:
-        self._latch = Lock()
-        self._latch.acquire()
+        self._latch = Latch()
 
     @property
     def dead(self) -> bool:
@@ -49,15 +48,12 @@ class ThreadWaiter:
 
     def wake(self) -> bool:
         """Let the thread go on."""
-        try:
-            self._latch.release()
-        except RuntimeError:  # woken already, and not yet back in `wait`
-            pass
+        self._latch.open()
         return True
 
     def wait(self, seconds: float | None) -> None:
         """Wait until woken, or about so long."""
-        self._latch.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), TIMEOUT_MAX))
+        self._latch.wait(seconds)
 
 
 class TaskWaiter(Waiter, Protocol):
@@ -68,11 +64,8 @@ class TaskWaiter(Waiter, Protocol):
         ...
 
 
-class Bereft(Protocol):
+class Bereft(Ringer, Protocol):
     """Who wants to know when a loop is closed, or finds no memory to wake somebody."""
-
-    #: Whether somebody may have been let in or refused and not woken.
-    missed: bool
 
     def lost_loop(self) -> None:
         """A loop was closed. Called by a finalizer."""
@@ -90,11 +83,7 @@ def task_waiter(bereft: Bereft) -> TaskWaiter:
 
 
 class _InAsyncio(Bell):
-    __slots__ = ("_bereft",)
-
-    def __init__(self, loop: AbstractEventLoop, bereft: Bereft) -> None:
-        super().__init__(loop)
-        self._bereft = bereft
+    __slots__ = ()
 
     @property
     def dead(self) -> bool:
@@ -104,23 +93,16 @@ class _InAsyncio(Bell):
         loop = self._loop
         # In one of its tasks, or in a signal handler or finalizer in the middle of one, the loop need not be woken.
         if _running_loop() is loop and current_task(loop) is not None:
-            self._set()
+            self.ring()
             return True
         try:
-            loop.call_soon_threadsafe(self._set)
+            loop.call_soon_threadsafe(self.ring)
         except RuntimeError:  # it is closed
             return False
         return True
 
-    def _set(self) -> None:
-        try:
-            self.ring()
-        except MemoryError:
-            self._bereft.missed = True  # the next move of the line wakes it again
-            raise
-
     async def wait(self, seconds: float | None = None) -> None:
-        timer = None if seconds is None or self._woken else self._loop.call_later(seconds, self._set)
+        timer = None if seconds is None or self._woken else self._loop.call_later(seconds, self.ring)
         try:
             await super().wait()
         finally:

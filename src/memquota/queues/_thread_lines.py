@@ -12,7 +12,10 @@ __all__ = ["ThreadLines"]
 
 
 class ThreadLines:
-    """The lock of a queue and who waits for what, first come first served. All but `wake_everybody` under the lock."""
+    """The lock of a queue and who waits for what, first come first served.
+
+    All but `hold` and `wake_everybody` under the lock.
+    """
 
     def __init__(self) -> None:
         # Reentrant, so that a signal handler or finalizer may use the queue in the middle of a call of its own thread.
@@ -22,6 +25,19 @@ class ThreadLines:
         self.joiners: deque[Condition] = deque()
         # Whether somebody may have been let wait in vain, as there was no memory to wake him: the next call does.
         self.missed = False
+
+    def hold(self, act: Callable[[], object]) -> None:
+        """Do something under the lock: to leave a block of `with` takes memory, and without the lock stays held."""
+        try:
+            self.lock.acquire()
+            act()
+        except BaseException:
+            try:
+                self.lock.release()
+            except RuntimeError:  # an exception from outside came while it waited for the lock
+                pass
+            raise
+        self.lock.release()
 
     def turn(
         self,
@@ -61,12 +77,14 @@ class ThreadLines:
     def wake_everybody(self) -> None:
         """Let everybody look again. Any thread."""
         self.missed = True
-        with self.lock:
-            self.missed = False
-            try:
-                for line in (self.putters, self.getters, self.joiners):
-                    for place in line:
-                        place.notify()
-            except BaseException:
-                self.missed = True
-                raise
+        self.hold(self._wake_everybody)
+
+    def _wake_everybody(self) -> None:
+        self.missed = False
+        try:
+            for line in (self.putters, self.getters, self.joiners):
+                for place in line:
+                    place.notify()
+        except BaseException:
+            self.missed = True
+            raise

@@ -29,13 +29,12 @@ class Waiter:
         taken: Whether that was taken: then it has nothing to wait for any more.
     """
 
-    __slots__ = ("_line", "_process", "_thread", "offer", "taken", "who")
+    __slots__ = ("_process", "_thread", "offer", "taken", "who")
 
     #: Stands for this process: another object in a child process, where nobody waits any more who did before.
     here: ClassVar[object] = object()
 
-    def __init__(self, line: Line, who: object, offer: Any) -> None:
-        self._line = line
+    def __init__(self, who: object, offer: Any) -> None:
         self.who = who
         self.offer = offer
         self.taken = False
@@ -78,25 +77,21 @@ class _AsyncioWaiter(Waiter):
     __slots__ = ("_bell", "_loop")
 
     def __init__(self, loop: AbstractEventLoop, line: Line, who: object, offer: Any) -> None:
-        super().__init__(line, who, offer)
+        super().__init__(who, offer)
         self._loop = loop
-        self._bell = Bell(loop)
+        self._bell = Bell(loop, line)
 
     def _loop_is_closed(self) -> bool:
         return self._loop.is_closed()
 
     def rouse(self) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._set)
+            self._loop.call_soon_threadsafe(self._bell.ring)
         except RuntimeError:  # it is closed
             pass
 
     def _set(self) -> None:
-        try:
-            self._bell.ring()
-        except MemoryError:
-            self._line.missed = True
-            raise
+        self._bell.ring()
 
     def sleep(self) -> Awaitable[None]:
         return self._bell.wait()
@@ -107,8 +102,8 @@ class _EventWaiter(Waiter):
 
     __slots__ = ("_event", "_loop")
 
-    def __init__(self, line: Line, who: object, offer: Any) -> None:
-        super().__init__(line, who, offer)
+    def __init__(self, who: object, offer: Any) -> None:
+        super().__init__(who, offer)
         self._loop: Loop = current_loop()
         self._event = Event()
 
@@ -132,7 +127,7 @@ def _waiter(line: Line, who: object, offer: Any) -> Waiter:
     # A loop of trio may be a guest in one of asyncio: its tasks are none of asyncio's.
     if loop is not None and current_task(loop) is not None:
         return _AsyncioWaiter(loop, line, who, offer)
-    return _EventWaiter(line, who, offer)
+    return _EventWaiter(who, offer)
 
 
 class Line:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from memquota._core.events import CloseReason
 from memquota.account import Account
 from memquota.clock import monotonic
-from memquota.errors import MemoryQuotaError, UsageError
+from memquota.errors import MemoryQuotaError
 from memquota.queues._freeing import in_thread
 from memquota.queues._thread_lines import ThreadLines
 from memquota.queues.bounds import queue_bound
@@ -104,7 +104,7 @@ class Queue(Buffer[T]):
         if timeout is not None and block:
             _check_timeout(timeout)
         if self._books._inside:
-            self._refuse_inside()
+            self._books.refuse_in_a_move()
         came_in: Entry | Literal[False] | None = False
         lock = self._lock
         try:  # as `with` does it, at half the cost
@@ -155,7 +155,7 @@ class Queue(Buffer[T]):
                 ):
                     raise queue.Full
             try:
-                entry = self._books.enter_quietly(self._come_in, item, cost, self._clock())
+                entry = self._books.enter_quietly(self._come_in, (item, cost, self._clock()))
                 if entry is not False:
                     self._lines.call(self._getters)
                     return entry
@@ -173,18 +173,6 @@ class Queue(Buffer[T]):
         self._check_over()
         if self._is_shutdown:
             raise ShutDown
-
-    def _is_inside(self) -> bool:
-        """Whether this thread is inside the books: a signal handler or a finalizer in the middle of a move.
-
-        It must not wait for the queue's lock: its holder may be waiting for the books.
-        """
-        books = self._books
-        return books._inside and bool(books._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks
-
-    def _refuse_inside(self) -> None:
-        if self._is_inside():
-            raise UsageError("called in the middle of a move of this very thread, by a signal handler or a finalizer")
 
     # --- getting ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +192,7 @@ class Queue(Buffer[T]):
         if timeout is not None and block:
             _check_timeout(timeout)
         if self._books._inside:
-            self._refuse_inside()
+            self._books.refuse_in_a_move()
         short = False
         entry: Entry = ()
         lock = self._lock
@@ -251,7 +239,7 @@ class Queue(Buffer[T]):
                 if not self._lines.turn(self._getters, self._has_items, self._check_get, self._adjust, left):
                     raise queue.Empty
             try:
-                entry = self._books.enter_quietly(self._go_out)
+                entry = self._books.enter_quietly(self._go_out, ())
                 if entry is not None:
                     self._lines.call(self._putters)
                     return entry
@@ -288,14 +276,16 @@ class Queue(Buffer[T]):
         Raises:
             ValueError: Called more often than there were items.
         """
-        self._refuse_inside()
-        with self._lock:
-            if self.unfinished_tasks <= 0:
-                raise ValueError("task_done() called too many times")
-            self._at_work -= 1
-            if not self.unfinished_tasks:
-                for place in self._lines.joiners:
-                    place.notify()
+        self._books.refuse_in_a_move()
+        self._lines.hold(self._task_done)
+
+    def _task_done(self) -> None:
+        if self.unfinished_tasks <= 0:
+            raise ValueError("task_done() called too many times")
+        self._at_work -= 1
+        if not self.unfinished_tasks:
+            for place in self._lines.joiners:
+                place.notify()
 
     def join(self) -> None:
         """Wait until every item was got and done with.
@@ -303,12 +293,14 @@ class Queue(Buffer[T]):
         Raises:
             MemoryReclaimed: The account gave up its memory before. AccountClosed: it was closed.
         """
-        self._refuse_inside()
-        with self._lock:
-            if self.unfinished_tasks:
-                self._lines.turn(
-                    self._lines.joiners, lambda: not self.unfinished_tasks, self._check_over, self._adjust, None
-                )
+        self._books.refuse_in_a_move()
+        self._lines.hold(self._join)
+
+    def _join(self) -> None:
+        if self.unfinished_tasks:
+            self._lines.turn(
+                self._lines.joiners, lambda: not self.unfinished_tasks, self._check_over, self._adjust, None
+            )
 
     @property
     def is_shutdown(self) -> bool:
@@ -337,12 +329,15 @@ class Queue(Buffer[T]):
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
         bound = queue_bound(maxsize)
-        self._refuse_inside()
-        self._lines.missed = True  # as in `shutdown`
-        with self._lock:
+        self._books.refuse_in_a_move()
+
+        def bind() -> None:
             self._maxsize = maxsize
             self._max_items = bound
             self._adjust()
+
+        self._lines.missed = True  # as in `shutdown`
+        self._lines.hold(bind)
         self._wake_everybody()
 
     def qsize(self) -> int:
@@ -376,7 +371,7 @@ class Queue(Buffer[T]):
         return bool(self._putters)
 
     def _wake_everybody(self) -> None:
-        if self._is_inside():
+        if self._books.in_a_move:
             in_thread(self._lines.wake_everybody)
         else:
             self._lines.wake_everybody()
