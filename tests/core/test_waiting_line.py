@@ -64,8 +64,9 @@ class LineMachine(RuleBasedStateMachine):
             held = sum(before.values()) + ticket.weight
             assert line.capacity is None or held <= line.capacity
         room, bound = self.outside.room, self.outside.bound
-        if self.outside.closed is None and ticket.weight and room is not None:
-            booked = sum(self.books.values()) + sum(weight for t, weight in before.items() if t not in self.books)
+        promised = sum(weight for t, weight in before.items() if t not in self.books)
+        if ticket.weight and room is not None:
+            booked = sum(self.books.values()) + promised
             kept = sum(other.reserved for other in self.waiting)
             fits = booked + ticket.weight + kept <= room
             assert fits or (bound is not None and ticket.weight > bound)
@@ -244,6 +245,14 @@ def test_one_who_is_stuck_goes_in_alone() -> None:
     assert line.admit(stuck) is first
     assert line.admit(stuck) is None
     assert line.place(second) == 0
+
+
+def test_one_who_is_stuck_waits_for_room_outside_like_everybody_else() -> None:
+    first = Ticket(6)
+    line = line_of(first)
+
+    assert line.admit(Outside("memory is short", room=5, bound=10, stuck=True)) is None
+    assert line.admit(Outside("memory is short", room=6, bound=10, stuck=True)) is first
 
 
 def test_oversized_for_the_gate_alone_waits_for_room_outside_too() -> None:
