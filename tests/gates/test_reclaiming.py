@@ -5,6 +5,7 @@ import threading
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
+from anyio.abc import TaskStatus
 
 from memquota import AsyncGate, Gate, Reclaimed, ReclaimRequest, Tracker
 from memquota.observe import RoundEnded, RoundOutcome
@@ -32,6 +33,35 @@ async def test_nobody_makes_room_for_one_who_gave_up(who: str) -> None:
 
         async with AsyncGate(sharing=gate).acquire(200):
             assert data.closed
+    balanced(gate)
+
+
+async def test_nobody_makes_room_for_one_who_found_some() -> None:
+    """P10: somebody left before the round that was asked for had begun."""
+    tracker = Tracker(1000, reclaimer="task")
+    data = tracker.new_account("data")
+    data.claim(300)
+    gate = AsyncGate(tracker, on_full="reclaim")
+    leaves = await gate.acquire(600)
+
+    async def enter() -> None:
+        async with gate.acquire(500):
+            await wait_all_tasks_blocked()
+            await tasks.start(run)
+            await wait_all_tasks_blocked()
+            assert not data.closed
+            tasks.cancel_scope.cancel()
+
+    async def run(*, task_status: TaskStatus[None]) -> None:
+        async with tracker:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await wait_all_tasks_blocked()
+        assert gate.statistics().waiting == 1
+        leaves.release()
     balanced(gate)
 
 
