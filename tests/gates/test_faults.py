@@ -8,9 +8,10 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
 import pytest
 
-from memquota import Gate, QuotaExceeded, Tracker, UsageError
+from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError
 from memquota.gates.admission import Admission
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
@@ -165,6 +166,44 @@ def test_two_who_reconfigure_at_once_undo_nothing_of_each_other(monkeypatch: pyt
     measure = admission.outlook.measure
     assert (admission.on_full, admission.line.refuse_oversized, admission.line.capacity) == ("refuse", True, 5)
     assert (measure.high, measure.hysteresis) == (0.5, 0.25)
+
+
+def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_whoever_comes_next() -> None:
+    """F36: nobody waits, and nobody looks in between."""
+    gate = Gate(Tracker(1000), max_concurrent=3)
+    inside = [gate.acquire() for _ in range(3)]
+    gate.reconfigure(max_concurrent=1)
+    got: list[Permit] = []
+
+    inside.pop().release()
+    newcomer = threading.Thread(target=lambda: got.append(gate.acquire()))
+    newcomer.start()
+    until(lambda: bool(got or gate._admission.line.first))
+    assert not got
+    inside.pop().release()
+    assert gate.statistics().waiting == 1
+    inside.pop().release()
+    newcomer.join(20)
+    got.pop().release()
+    balanced(gate)
+
+
+async def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_the_next_task() -> None:
+    """F36: as above."""
+    gate = AsyncGate(Tracker(1000), max_concurrent=3)
+    inside = [await gate.acquire() for _ in range(3)]
+    gate.reconfigure(max_concurrent=1)
+
+    for _ in range(2):
+        inside.pop().release()
+        with anyio.move_on_after(0) as scope:
+            async with gate.acquire():
+                pass
+        assert scope.cancelled_caught
+    inside.pop().release()
+    async with gate.acquire():
+        assert gate.statistics().inside == 1
+    balanced(gate)
 
 
 def test_gates_and_permits_keep_the_accounts_open_that_they_were_given() -> None:
