@@ -169,6 +169,22 @@ def test_oversized_waits_until_nobody_is_inside_and_runs_alone(make: Make) -> No
     after.release()
 
 
+def test_nobody_follows_one_who_runs_alone_before_it_has_noticed_that_it_is_in(make: Make) -> None:
+    """F37: its bytes are not in the books yet, so the tracker is not above its limit."""
+    callers = make()
+    inside = callers.start(1)
+    huge = callers.start(65 * MIB)
+
+    with callers.nobody_wakes():
+        inside.release()
+        slot = callers.start()
+        assert not slot.finished.is_set()
+    huge.result()
+    assert callers.statistics().inside == 1
+    huge.release()
+    slot.release()
+
+
 def test_oversized_for_the_capacity_takes_no_room_from_others(make: Make, tracker: Tracker) -> None:
     """F37: it waits for room in the tracker, and no round makes it, where nobody asked for one."""
     callers = make(capacity=10)

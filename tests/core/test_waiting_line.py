@@ -65,6 +65,7 @@ class LineMachine(RuleBasedStateMachine):
             assert line.capacity is None or held <= line.capacity
         room, bound = self.outside.room, self.outside.bound
         promised = sum(weight for t, weight in before.items() if t not in self.books)
+        assert bound is None or promised <= bound  # of one who runs alone
         if ticket.weight and room is not None:
             booked = sum(self.books.values()) + promised
             kept = sum(other.reserved for other in self.waiting)
@@ -253,6 +254,17 @@ def test_one_who_is_stuck_waits_for_room_outside_like_everybody_else() -> None:
 
     assert line.admit(Outside("memory is short", room=5, bound=10, stuck=True)) is None
     assert line.admit(Outside("memory is short", room=6, bound=10, stuck=True)) is first
+
+
+def test_nobody_follows_one_who_runs_alone_before_it_is_in_the_books() -> None:
+    oversized, slot = Ticket(11), Ticket(0)
+    line = line_of(oversized, slot)
+    outside = Outside(room=10, bound=10)
+
+    assert line.admit(outside) is oversized
+    assert line.admit(outside) is None
+    line.booked(oversized)
+    assert line.admit(outside) is slot  # what is in the books shuts the gate from outside, where it is too much
 
 
 def test_oversized_for_the_gate_alone_waits_for_room_outside_too() -> None:

@@ -189,6 +189,8 @@ class WaitingLine(Generic[T]):
             return False
         if self.max_concurrent is not None and self.inside >= self.max_concurrent:
             return False
+        if outside.bound is not None and self.promised > outside.bound:  # of somebody who runs alone
+            return False
         if self.oversized(weight, outside.bound):
             if self.inside:
                 return False

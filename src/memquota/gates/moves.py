@@ -237,8 +237,12 @@ class Moves:
             self.due.extend([guest for guest in self.guests if guest.state is not _WAITING])
             self.missed = False
         self.slots = line.max_concurrent or LARGEST_SIZE
-        # Those above a number that was lowered go before others come.
-        crowded = line.inside > self.slots or (line.capacity is not None and line.held > line.capacity)
+        # Those above a number that was lowered go before others come, and who runs alone may be on the way in.
+        crowded = (
+            line.inside > self.slots
+            or (line.capacity is not None and line.held > line.capacity)
+            or (outside.bound is not None and line.promised > outside.bound)
+        )
         quick = head is None and outside.closed is None and not outside.ended and not crowded
         if head is None:
             self.books.watchers.pop(self.pump, None)
