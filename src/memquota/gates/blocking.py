@@ -34,7 +34,9 @@ class Gate(Handle):
     Who is inside holds a permit: one slot of `max_concurrent`, and bytes if a weight was named, both or none. The bytes
     are claimed in the gate's account: they count, and are never reclaimed. Nobody is admitted while a round runs, nor
     from when the tracker is above its limit until it is at low water; nor while the provider says that more than
-    `high` of the real limit is in use, until that is below `high - hysteresis`.
+    `high` of the real limit is in use, until that is below `high - hysteresis`. Accounts within their minimum and
+    permits are never asked for memory: where they alone hold more than low water after the tracker was above its
+    limit, the gate stays shut until they give back. Keep minimums, and what is inside for long, below low water.
 
     Strictly by priority, then first come first served: nobody small overtakes somebody large.
 
