@@ -9,6 +9,7 @@ import pytest
 
 from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
 from memquota.host import FixedProvider
+from memquota.testing import assert_books_balance
 from tests.gates.support import balanced
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -96,6 +97,24 @@ def test_gates_and_permits_cannot_be_copied_or_pickled(duplicate: Callable[[obje
         for handle in (gate, shared, permit, shared.acquire()):
             with pytest.raises(TypeError, match=f"{type(handle).__name__} handles cannot be copied or pickled"):
                 duplicate(handle)
+    balanced(gate)
+
+
+def test_a_permit_that_was_adjusted_to_nothing_leaves_nothing_behind() -> None:
+    """Its account is long-lived, and would list a holding for each."""
+    tracker = Tracker(1000)
+    account = tracker.new_account("of all permits")
+    gate = Gate(tracker)
+
+    for _ in range(3):
+        with gate.acquire(10, account=account) as permit:
+            permit.adjust(0)
+            permit.adjust(5)
+            assert account.used == 5
+            permit.adjust(0)
+            assert account.used == 0
+        assert not account._node.holdings
+    assert_books_balance(tracker)
     balanced(gate)
 
 
