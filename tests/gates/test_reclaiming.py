@@ -8,7 +8,9 @@ from anyio import wait_all_tasks_blocked
 from anyio.abc import TaskStatus
 
 from memquota import AsyncGate, Gate, Reclaimed, ReclaimRequest, Tracker
-from memquota.observe import RoundEnded, RoundOutcome
+from memquota.host import FixedProvider
+from memquota.observe import GateOpened, RoundEnded, RoundOutcome
+from memquota.testing import FakeClock
 from tests.gates.support import balanced, until
 
 
@@ -63,6 +65,35 @@ async def test_nobody_makes_room_for_one_who_found_some() -> None:
         assert gate.statistics().waiting == 1
         leaves.release()
     balanced(gate)
+
+
+async def test_what_a_subscriber_gives_back_because_a_gate_opens_is_there_for_others() -> None:
+    """Those who wait at another gate have been looked at already when that one tells that it opens."""
+    clock = FakeClock()
+    tracker = Tracker(1000, clock=clock)
+    data = tracker.new_account("data")
+    data.claim(700)
+    provider = FixedProvider(100, 99)
+    first, second = AsyncGate(tracker), AsyncGate(tracker, provider=provider)
+    tracker.subscribe(lambda event: data.release(600) if isinstance(event, GateOpened) else None)
+
+    async def enter(gate: AsyncGate, weight: int | None) -> None:
+        async with gate.acquire(weight):
+            pass
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter, first, 500)
+        await wait_all_tasks_blocked()
+        tasks.start_soon(enter, second, None)
+        await wait_all_tasks_blocked()
+        provider.set(used=10)
+        clock.advance(0.125)
+
+        data.claim(1)
+
+        assert (first._admission.line.inside, second._admission.line.inside) == (1, 1)
+    balanced(first)
+    balanced(second)
 
 
 def test_a_round_asks_nobody_else_when_the_one_who_paid_for_it_gives_up() -> None:

@@ -165,7 +165,7 @@ class Moves:
         if self.due:
             self._wake()
         if self.books.ledger.events or self.books.notes:
-            self.books.deliver()
+            self.books.deliver(moved=False)
         if self.notes is not None or self.again:
             self.pump()
         return result

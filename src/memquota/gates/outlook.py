@@ -100,7 +100,7 @@ class Outlook:
             else:
                 self._tell(ProviderRecovered(name, now))
             self._failing = failing
-            self.books.deliver()
+            self.books.deliver(moved=False)
         return changed
 
     def _tell(self, event: Event) -> None:
