@@ -67,6 +67,22 @@ async def test_nobody_makes_room_for_one_who_found_some() -> None:
     balanced(gate)
 
 
+def test_nobody_gives_up_anything_in_vain() -> None:
+    """P10: who is inside holds too much, whatever the others give up; and enough for when it leaves."""
+    tracker = Tracker(1000)
+    data = tracker.new_account("data")
+    data.claim(300)
+    gate = Gate(tracker, on_full="reclaim")
+
+    with gate.acquire(600), pytest.raises(TimeoutError):
+        gate.acquire(401, timeout=0)
+    with gate.acquire(700):
+        assert not data.closed
+    with gate.acquire(600), gate.acquire(400):
+        assert data.closed
+    balanced(gate)
+
+
 async def test_what_a_subscriber_gives_back_because_a_gate_opens_is_there_for_others() -> None:
     """Those who wait at another gate have been looked at already when that one tells that it opens."""
     clock = FakeClock()

@@ -232,7 +232,7 @@ class Admission(Moves):
             or self.rounds.round is not None
             or permit.demand is not None
             or permit.barren_at == version
-            or permit.weight > outside.bound
+            or permit.weight + line.held > outside.bound  # others would give up theirs in vain
             or not line.fits(permit.weight, Outside(bound=outside.bound))
         ):
             return None
