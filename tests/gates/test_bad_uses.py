@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
+from memquota import AccountClosed, AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
 from memquota.host import FixedProvider
 from memquota.testing import assert_books_balance
 from tests.gates.support import balanced
@@ -164,6 +164,16 @@ def test_a_gate_of_a_closed_tracker_cannot_be_made(kind: Any) -> None:
 
     with pytest.raises(TrackerClosed):
         kind(tracker)
+
+
+@pytest.mark.parametrize("kind", [Gate, AsyncGate])
+def test_a_gate_of_a_closed_account_cannot_be_made(kind: Any) -> None:
+    tracker = Tracker(1000)
+    account = tracker.new_account("gone")
+    account.close()
+
+    with pytest.raises(AccountClosed, match="account 'gone' is closed"):
+        kind(tracker, account=account)
 
 
 def test_the_error_of_a_full_gate_says_what_it_holds() -> None:

@@ -53,11 +53,13 @@ class Gate(Handle):
         oversized: What happens to a weight above the capacity or the tracker's limit: "alone": it waits until nobody is
             inside and runs alone, and one above the capacity only for room in the tracker as well; "refuse":
             QuotaExceeded at once.
-        account: Where weights are claimed; None: an account of the gate's own. Kept open.
+        account: Where weights are claimed; None: an account of the gate's own, called "gate". Kept open. The gate has
+            its name, in errors and events.
 
     Raises:
         UsageError: A wrong argument.
         TrackerClosed: The tracker is closed.
+        AccountClosed: The account is closed.
 
     Threads:
         Any. Who waits first runs a round that is due, as one who claims does. In a forked child nobody waits in the
