@@ -45,7 +45,8 @@ class Gate(Handle):
         capacity: Bytes that may be inside at once, as an int or as text; None: what the tracker has room for.
         max_concurrent: Permits that may be out at once; None: any number.
         provider: Readings of real memory, such as `memquota.host.detect()`; None: only the tracker counts. One that
-            fails is trusted with its last reading for 5 s, then ignored until it recovers.
+            fails is trusted with its last reading for 5 s, then ignored until it recovers. That of `detect` holds its
+            last reading for 5 s itself before it fails.
         high: The share of the real limit above which nobody is admitted.
         hysteresis: How far below `high` it has to fall again.
         on_full: "wait"; "reclaim": ask the tracker to make room from older data, up to what is missing, then wait;
