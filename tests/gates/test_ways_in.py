@@ -35,8 +35,8 @@ class Newcomer:
             self.entered = True
 
 
-def open_gate(tracker: Tracker, way: str) -> Gate:
-    gate = Gate(tracker, max_concurrent=2)
+def open_gate(tracker: Tracker, way: str, capacity: int | None = None) -> Gate:
+    gate = Gate(tracker, capacity=capacity, max_concurrent=2)
     if way == "handed on":
         gate.acquire().release()
         assert gate._admission.spare
@@ -86,4 +86,25 @@ def test_nobody_is_admitted_between_the_limit_and_low_water(kind: str, way: str)
     newcomer.thread.result()
     assert newcomer.entered
     account.close()
+    balanced(gate)
+
+
+def test_nobody_is_admitted_while_those_inside_hold_more_than_the_capacity(kind: str, way: str) -> None:
+    """It takes more than it said, or the capacity was lowered: who wants no bytes waits too."""
+    gate = open_gate(Tracker(1000), way, capacity=10)
+    permit = gate.acquire(4)
+    permit.adjust(11)
+    first = Newcomer(gate, kind, way)
+    assert not first.entered
+    permit.adjust(5)
+    first.thread.result()
+    gate.reconfigure(capacity=4)
+    second = Newcomer(gate, kind, way)
+    assert not second.entered
+    gate.reconfigure(capacity=10)
+    second.thread.result()
+
+    assert first.entered
+    assert second.entered
+    permit.release()
     balanced(gate)
