@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError
+from memquota._core.waiting_line import Ticket, TicketState
 from memquota.gates.admission import Admission
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
@@ -203,6 +204,28 @@ async def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_the_next_
     inside.pop().release()
     async with gate.acquire():
         assert gate.statistics().inside == 1
+    balanced(gate)
+
+
+def test_guests_may_notice_and_leave_while_they_are_looked_through() -> None:
+    """As another thread does, without the lock, after somebody's call failed in the middle of a move."""
+    gate = Gate(Tracker(1000))
+    guests = gate._admission.guests
+
+    class Guest(Ticket):
+        waiter = None
+
+        @property
+        def state(self) -> TicketState:  # type: ignore[override]
+            guests.pop(self, None)  # type: ignore[call-overload]
+            return TicketState.INSIDE
+
+    for _ in range(3):
+        guests[Guest(1)] = None  # type: ignore[index]
+    with pytest.raises(UsageError, match="max_concurrent of 0"):
+        gate.reconfigure(max_concurrent=0)
+
+    assert not guests
     balanced(gate)
 
 

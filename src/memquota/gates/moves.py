@@ -234,7 +234,8 @@ class Moves:
         self.head = head
         self.attentive = attentive
         if self.missed:
-            self.due.extend([guest for guest in self.guests if guest.state is not _WAITING])
+            # Of a copy: who notices leaves without the lock.
+            self.due.extend([guest for guest in self.guests.copy() if guest.state is not _WAITING])
             self.missed = False
         self.slots = line.max_concurrent or LARGEST_SIZE
         # Those above a number that was lowered go before others come, and who runs alone may be on the way in.
@@ -327,7 +328,7 @@ class Moves:
         """Part with those who wait in vain."""
         self.bereaved = False  # first: what a finalizer finds lost meanwhile is looked for again
         try:
-            for permit in tuple(self.guests):
+            for permit in self.guests.copy():
                 if permit.waiter is not None and permit.waiter.dead:
                     self._abandon(permit)
                 elif permit.barred:
