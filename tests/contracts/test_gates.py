@@ -557,6 +557,23 @@ def test_acquire_nowait_never_overtakes(make: Make) -> None:
     waits.release()
 
 
+def test_nobody_who_would_fit_slips_past_somebody_large_who_waits(make: Make) -> None:
+    """F35: not without waiting either, nor where the gate refuses by now."""
+    callers = make(capacity=10)
+    inside = callers.start(5)
+    large = callers.start(8)
+
+    for acquire_nowait in (callers.gate.acquire_nowait, callers.async_gate.acquire_nowait):
+        for weight in (None, 2):
+            with pytest.raises(WouldBlock):
+                acquire_nowait(weight)
+    callers.gate.reconfigure(on_full="refuse")
+    with pytest.raises(QuotaExceeded, match="gate 'gate' is full: 1 wait"):
+        callers.start(2).result()
+    inside.release()
+    large.release()
+
+
 def test_a_permit_is_given_back_once(make: Make, tracker: Tracker) -> None:
     callers = make(capacity=10, max_concurrent=1)
     permit = callers.start(4).result()

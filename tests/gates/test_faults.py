@@ -11,9 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
-from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError
+from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError, WouldBlock
 from memquota._core.waiting_line import Ticket, TicketState
 from memquota.gates.admission import Admission
+from memquota.gates.booking import book
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -204,6 +205,22 @@ async def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_the_next_
     inside.pop().release()
     async with gate.acquire():
         assert gate.statistics().inside == 1
+    balanced(gate)
+
+
+def test_who_is_let_in_and_not_yet_booked_takes_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody waits, and nobody takes the way through the line."""
+    gate = Gate(Tracker(1000))
+
+    def book_late(admission: Admission, permit: Permit) -> None:
+        with pytest.raises(WouldBlock):
+            gate.acquire_nowait(401)
+        gate.acquire_nowait(400).release()
+        book(admission, permit)
+
+    monkeypatch.setattr("memquota.gates.blocking.book", book_late)
+    gate.acquire(600).release()
+
     balanced(gate)
 
 
