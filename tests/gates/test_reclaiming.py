@@ -67,6 +67,36 @@ async def test_nobody_makes_room_for_one_who_found_some() -> None:
     balanced(gate)
 
 
+async def test_a_gate_that_is_told_to_wait_asks_for_no_memory_any_more() -> None:
+    """P10: not for who waits already, nor is anything kept for it; until it is told to ask again."""
+    tracker = Tracker(1000, reclaimer="task")
+    data = tracker.new_account("data")
+    data.claim(900)
+    gate = AsyncGate(tracker, on_full="reclaim")
+    done = anyio.Event()
+
+    async def enter() -> None:
+        async with gate.acquire(300):
+            done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await wait_all_tasks_blocked()
+
+        gate.reconfigure(on_full="wait")
+        with anyio.fail_after(20):
+            async with gate.acquire(100, priority=1):
+                pass
+        async with tracker:
+            await wait_all_tasks_blocked()
+            assert not data.closed
+            gate.reconfigure(on_full="reclaim")
+            with anyio.fail_after(20):
+                await done.wait()
+            assert data.closed
+    balanced(gate)
+
+
 def test_nobody_gives_up_anything_in_vain() -> None:
     """P10: who is inside holds too much, whatever the others give up; and enough for when it leaves."""
     tracker = Tracker(1000)
