@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError
 from memquota._core.waiting_line import Ticket, TicketState
 from memquota.gates.admission import Admission
 from memquota.gates.booking import book
+from tests.concurrency.support import InThread
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -221,6 +223,28 @@ def test_who_is_let_in_and_not_yet_booked_takes_room_from_others(monkeypatch: py
     monkeypatch.setattr("memquota.gates.blocking.book", book_late)
     gate.acquire(600).release()
 
+    balanced(gate)
+
+
+def test_who_came_while_somebody_was_counted_twice_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the books already, and still promised: nobody else would look around for whoever waits now."""
+    gate = Gate(Tracker(1000))
+    books = gate._admission.books
+    enter = books.enter
+    came: list[bool] = []
+    newcomers: list[InThread[Permit]] = []
+
+    def enter_and_wait(action: Callable[..., Any], *arguments: Any) -> Any:
+        result = enter(action, *arguments)
+        if not came:
+            came.append(True)
+            newcomers.append(InThread(gate.acquire, 400))
+            until(lambda: gate._admission.line.first is not None)
+        return result
+
+    monkeypatch.setattr(books, "enter", enter_and_wait)
+    with gate.acquire(600):
+        newcomers.pop().result().release()
     balanced(gate)
 
 

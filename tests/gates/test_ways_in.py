@@ -1,4 +1,4 @@
-"""Each way into a gate is shut by the same: with and without a weight, and where a slot is handed on without the lock."""
+"""Each way into a gate is shut by the same: with and without a weight, and where a slot is handed on without a lock."""
 
 from functools import partial
 

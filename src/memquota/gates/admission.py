@@ -220,6 +220,7 @@ class Admission(Moves):
             self._paid(permit)
             demand = self.move(self._payment, permit)
             if demand is not None:
+                permit.demand = demand
                 self.rounds.demands.append(demand)
         self.rounds.relieve(None)
         if permit.state is _WAITING:
@@ -245,8 +246,7 @@ class Admission(Moves):
             return None
         target = max(0, outside.bound - need)
         demand = Demand(min(target, self.outlook.low_water) if self.outlook.over else target)
-        # Commit. Before anybody lets it in, who has to find it there.
-        permit.demand = demand
+        # Commit.
         permit.paid_at = version
         line.reserve(permit)
         return demand
@@ -267,7 +267,7 @@ class Admission(Moves):
     def arrived(self, permit: Permit) -> None:
         """Whoever waited has seen what became of it; raises if that is nothing good. Lock: not held."""
         self.guests.pop(permit, None)
-        if permit.demand is not None:
+        if permit.demand is not None:  # it found room without that
             self.books.soon(self.rounds._withdraw, permit.demand)
         if permit.unwatch is not None:
             permit.unwatch()

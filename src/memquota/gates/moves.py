@@ -222,8 +222,6 @@ class Moves:
             called = line.admit(outside)
             if called is None:
                 break
-            if called.demand is not None:  # there is room without that
-                called.demand.withdrawn = True
             self.due.append(called)
         head = line.first
         attentive = head is not None and (

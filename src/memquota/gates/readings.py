@@ -121,7 +121,7 @@ class Readings:
             self._judge()
         finally:
             self._asking.discard(me)
-        return before != (self.short, self.failure is None) or self.stuck(now)
+        return before != (self.short, self.failure is None)
 
     def _judge(self) -> None:
         if self.fraction is None:
