@@ -267,6 +267,14 @@ def test_nobody_follows_one_who_runs_alone_before_it_is_in_the_books() -> None:
     assert line.admit(outside) is slot  # what is in the books shuts the gate from outside, where it is too much
 
 
+def test_one_who_fills_all_there_is_does_not_run_alone() -> None:
+    exactly, slot = Ticket(10), Ticket(0)
+    line = line_of(exactly, slot)
+    outside = Outside(room=10, bound=10)
+
+    assert [line.admit(outside), line.admit(outside)] == [exactly, slot]
+
+
 def test_oversized_for_the_gate_alone_waits_for_room_outside_too() -> None:
     line = line_of(Ticket(11), Ticket(21), capacity=10)
     first, second = line
