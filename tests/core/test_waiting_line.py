@@ -267,6 +267,13 @@ def test_nobody_follows_one_who_runs_alone_before_it_is_in_the_books() -> None:
     assert line.admit(outside) is slot  # what is in the books shuts the gate from outside, where it is too much
 
 
+def test_oversized_for_the_gate_alone_waits_for_all_there_is_outside() -> None:
+    line = line_of(Ticket(20), capacity=10)
+
+    assert line.admit(Outside(room=19, bound=20)) is None
+    assert line.admit(Outside(room=20, bound=20)) is not None
+
+
 def test_one_who_fills_all_there_is_does_not_run_alone() -> None:
     exactly, slot = Ticket(10), Ticket(0)
     line = line_of(exactly, slot)
