@@ -493,6 +493,7 @@ def test_closing_the_account_sends_away_who_waits(make: Make, tracker: Tracker) 
         waits.result()
     with pytest.raises(AccountClosed):
         callers.start().result()
+    assert callers.statistics().closed == "the gate's account is closed"
     inside.release()
 
 
@@ -540,6 +541,7 @@ def test_closing_the_tracker_sends_away_who_waits(make: Make, tracker: Tracker) 
 
     with pytest.raises(TrackerClosed):
         waits.result()
+    assert callers.statistics().closed == "the tracker is closed"
     inside.release()
 
 

@@ -63,6 +63,8 @@ class Outlook:
         closed, stuck = None, False
         if root.ended is not None:
             closed = "the tracker is closed"
+        elif self.node.ended is not None:
+            closed = "the gate's account is closed"
         elif self.rounds.round is not None:
             closed = "a round runs"
         elif self.over:
