@@ -191,7 +191,7 @@ def judge(found: dict[str, list[Run]]) -> dict[str, Any]:
 
 
 def show(found: dict[str, list[Run]], verdict: dict[str, Any], kind: str) -> None:
-    print(f"{JOBS} jobs of 4 to 40 MiB in {kind}; median of the runs\n")
+    print(f"{JOBS} jobs of 4 to 40 MiB in {kind}; medians of the runs, but the greatest peak and wait of any\n")
     print(f"{'':22} {'complete':>9} {'finished':>9} {'peak':>8} {'makespan':>9} {'longest wait':>13}")
     for way, runs in found.items():
         complete = [run for run in runs if run.complete]

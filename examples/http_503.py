@@ -84,8 +84,12 @@ def main() -> int:
     parser.add_argument("--quota", default="50%", help="such as 48MiB, 50%% or auto (default: 50%%)")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", options.port))
-    with host.detect() as provider, memquota.Tracker(options.quota) as tracker:
+    try:
+        tracker = memquota.Tracker(options.quota)
+        listener = socket.create_server(("127.0.0.1", options.port))
+    except (OSError, OverflowError, memquota.UsageError) as error:
+        parser.error(str(error))
+    with host.detect() as provider, tracker:
         # Full is when the quota is, or when 90 % of the real limit are used, by whatever it may be.
         service = Service(memquota.AsyncGate(tracker, provider=provider, oversized="refuse"))
         print(f"serving on port {listener.getsockname()[1]}", flush=True)

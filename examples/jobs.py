@@ -33,7 +33,7 @@ class JobPool:
 
     def submit(self, size: int, job: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Wait for room for `size` bytes, then have a thread do the job. They are given back when it is over."""
-        permit = self.gate.acquire(size)
+        permit = self.gate.acquire(max(1, size))  # a weight of nothing is none
         try:
             future = self._threads.submit(job, *args, **kwargs)
         except BaseException:
@@ -54,7 +54,7 @@ class JobPool:
 def compress(path: Path) -> float:
     """The part of a file's size that is left."""
     data = path.read_bytes()
-    return len(zlib.compress(data)) / max(1, len(data))
+    return len(zlib.compress(data)) / len(data) if data else 1.0
 
 
 def main() -> int:
@@ -63,10 +63,16 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
-    with memquota.Tracker(options.quota) as tracker:
-        with JobPool(tracker, options.workers) as pool:
-            # A file and what it is compressed to, which is hardly ever more.
-            jobs = [(path, pool.submit(2 * path.stat().st_size, compress, path)) for path in options.files]
+    try:
+        # A file and what it is compressed to, which is hardly ever more.
+        files = [(path, 2 * path.stat().st_size) for path in options.files]
+        tracker = memquota.Tracker(options.quota)
+        pool = JobPool(tracker, options.workers)
+    except (OSError, memquota.UsageError) as error:
+        parser.error(str(error))
+    with tracker:
+        with pool:
+            jobs = [(path, pool.submit(size, compress, path)) for path, size in files]
             for path, job in jobs:
                 print(f"{job.result():7.1%}  {path}")
         print(f"at most {memquota.format_size(tracker.statistics().peak)} at once", file=sys.stderr)

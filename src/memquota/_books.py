@@ -104,7 +104,8 @@ class Books:
         self.note: Callable[[object], None] = self.notes.append
         self._dropped: deque[AccountNode] = deque()
         self.on_close: dict[AccountNode, list[CloseCallback]] = {}
-        self._delivering: set[int] = set()
+        # The threads that tell others what happened; and whether they moved anything since the watchers looked.
+        self._delivering: dict[int, bool] = {}
         # What a round that asked everybody leaves behind, in pieces. One is freed at a time, with the lock free: all of
         # them at once take long, and may run the code of a policy's keys.
         self.spent: deque[object] = deque()
@@ -279,16 +280,21 @@ class Books:
         if self.in_a_move:
             raise UsageError(_IN_A_MOVE)
 
-    def deliver(self) -> None:
-        """Tell callbacks, hooks and the log what happened; whatever they do, nothing comes back from them."""
+    def deliver(self, *, moved: bool = True) -> None:
+        """Tell callbacks, hooks and the log what happened; whatever they do, nothing comes back from them.
+
+        Args:
+            moved: Whether something was moved since the watchers looked, as far as this thread knows.
+        """
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
             return  # refused in the middle of a move of this thread, which delivers when it leaves
         me = get_ident()
         if me in self._delivering:  # called by one of them: the call further up goes on with it
+            if moved:
+                self._delivering[me] = True
             return
         try:
-            self._delivering.add(me)
-            told = not self.watchers
+            self._delivering[me] = moved
             if self.spent:
                 _take(self.spent)  # and let go of it
             while True:
@@ -297,16 +303,16 @@ class Books:
                 elif self.ledger.events:
                     _act_on_first(self.ledger.events, self._tell)
                 elif (self.notes or self._dropped) and not self._inside:
-                    told = not self.watchers
+                    self._delivering[me] = True
                     self.enter(_nothing)
-                elif not told:
-                    told = True
+                elif self._delivering[me]:
+                    self._delivering[me] = False
                     for watcher in tuple(self.watchers):
                         watcher()
                 else:
                     return
         finally:
-            self._delivering.discard(me)
+            self._delivering.pop(me, None)
 
     def _after_close(self, hand: list[AccountNode | None]) -> None:
         (node,) = hand
@@ -355,7 +361,7 @@ class Books:
         if self._inside:
             self._inside = False
             self._torn = True
-        self._delivering = set()
+        self._delivering = {}
         for action in self.after_fork:
             action()
 

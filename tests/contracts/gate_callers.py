@@ -97,9 +97,11 @@ class Callers:
         """Let nobody who waits notice within the block what became of it."""
         admission = self.gate._admission
         admission._wake = lambda: None  # type: ignore[method-assign]
-        yield
-        del admission._wake
-        admission.pump()
+        try:
+            yield
+        finally:
+            del admission._wake
+            admission.pump()
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something that other threads bring about."""

@@ -169,6 +169,22 @@ def test_oversized_waits_until_nobody_is_inside_and_runs_alone(make: Make) -> No
     after.release()
 
 
+def test_nobody_follows_one_who_runs_alone_before_it_has_noticed_that_it_is_in(make: Make) -> None:
+    """F37: its bytes are not in the books yet, so the tracker is not above its limit."""
+    callers = make()
+    inside = callers.start(1)
+    huge = callers.start(65 * MIB)
+
+    with callers.nobody_wakes():
+        inside.release()
+        slot = callers.start()
+        assert not slot.finished.is_set()
+    huge.result()
+    assert callers.statistics().inside == 1
+    huge.release()
+    slot.release()
+
+
 def test_oversized_for_the_capacity_takes_no_room_from_others(make: Make, tracker: Tracker) -> None:
     """F37: it waits for room in the tracker, and no round makes it, where nobody asked for one."""
     callers = make(capacity=10)
@@ -477,6 +493,7 @@ def test_closing_the_account_sends_away_who_waits(make: Make, tracker: Tracker) 
         waits.result()
     with pytest.raises(AccountClosed):
         callers.start().result()
+    assert callers.statistics().closed == "the gate's account is closed"
     inside.release()
 
 
@@ -524,6 +541,7 @@ def test_closing_the_tracker_sends_away_who_waits(make: Make, tracker: Tracker) 
 
     with pytest.raises(TrackerClosed):
         waits.result()
+    assert callers.statistics().closed == "the tracker is closed"
     inside.release()
 
 
@@ -539,6 +557,23 @@ def test_acquire_nowait_never_overtakes(make: Make) -> None:
             acquire_nowait()
     assert callers.statistics().inside == 1
     waits.release()
+
+
+def test_nobody_who_would_fit_slips_past_somebody_large_who_waits(make: Make) -> None:
+    """F35: not without waiting either, nor where the gate refuses by now."""
+    callers = make(capacity=10)
+    inside = callers.start(5)
+    large = callers.start(8)
+
+    for acquire_nowait in (callers.gate.acquire_nowait, callers.async_gate.acquire_nowait):
+        for weight in (None, 2):
+            with pytest.raises(WouldBlock):
+                acquire_nowait(weight)
+    callers.gate.reconfigure(on_full="refuse")
+    with pytest.raises(QuotaExceeded, match="gate 'gate' is full: 1 wait"):
+        callers.start(2).result()
+    inside.release()
+    large.release()
 
 
 def test_a_permit_is_given_back_once(make: Make, tracker: Tracker) -> None:

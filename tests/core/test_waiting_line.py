@@ -64,8 +64,10 @@ class LineMachine(RuleBasedStateMachine):
             held = sum(before.values()) + ticket.weight
             assert line.capacity is None or held <= line.capacity
         room, bound = self.outside.room, self.outside.bound
-        if self.outside.closed is None and ticket.weight and room is not None:
-            booked = sum(self.books.values()) + sum(weight for t, weight in before.items() if t not in self.books)
+        promised = sum(weight for t, weight in before.items() if t not in self.books)
+        assert bound is None or promised <= bound  # of one who runs alone
+        if ticket.weight and room is not None:
+            booked = sum(self.books.values()) + promised
             kept = sum(other.reserved for other in self.waiting)
             fits = booked + ticket.weight + kept <= room
             assert fits or (bound is not None and ticket.weight > bound)
@@ -244,6 +246,40 @@ def test_one_who_is_stuck_goes_in_alone() -> None:
     assert line.admit(stuck) is first
     assert line.admit(stuck) is None
     assert line.place(second) == 0
+
+
+def test_one_who_is_stuck_waits_for_room_outside_like_everybody_else() -> None:
+    first = Ticket(6)
+    line = line_of(first)
+
+    assert line.admit(Outside("memory is short", room=5, bound=10, stuck=True)) is None
+    assert line.admit(Outside("memory is short", room=6, bound=10, stuck=True)) is first
+
+
+def test_nobody_follows_one_who_runs_alone_before_it_is_in_the_books() -> None:
+    oversized, slot = Ticket(11), Ticket(0)
+    line = line_of(oversized, slot)
+    outside = Outside(room=10, bound=10)
+
+    assert line.admit(outside) is oversized
+    assert line.admit(outside) is None
+    line.booked(oversized)
+    assert line.admit(outside) is slot  # what is in the books shuts the gate from outside, where it is too much
+
+
+def test_oversized_for_the_gate_alone_waits_for_all_there_is_outside() -> None:
+    line = line_of(Ticket(20), capacity=10)
+
+    assert line.admit(Outside(room=19, bound=20)) is None
+    assert line.admit(Outside(room=20, bound=20)) is not None
+
+
+def test_one_who_fills_all_there_is_does_not_run_alone() -> None:
+    exactly, slot = Ticket(10), Ticket(0)
+    line = line_of(exactly, slot)
+    outside = Outside(room=10, bound=10)
+
+    assert [line.admit(outside), line.admit(outside)] == [exactly, slot]
 
 
 def test_oversized_for_the_gate_alone_waits_for_room_outside_too() -> None:

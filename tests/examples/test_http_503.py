@@ -151,3 +151,16 @@ def test_what_can_never_be_is_refused_at_once(server: Server, declared: str, sta
 
     assert client.status == status
     client.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--quota", "48M"], "limit '48M' is ambiguous"), (["--port", "99999"], "port must be 0-65535")],
+)
+def test_what_it_cannot_serve_with_it_says_in_a_line(arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, PROGRAM, *arguments], capture_output=True, text=True, timeout=WATCHDOG, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr.splitlines()[-1]

@@ -90,9 +90,10 @@ def test_the_program_compresses_files(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.txt" for number in range(10)]
     for file in files:
         file.write_bytes(b"memquota " * 100_000)
+    (tmp_path / "empty").touch()
 
     done = subprocess.run(
-        [sys.executable, PROGRAM, "--quota", "4MiB", *files],
+        [sys.executable, PROGRAM, "--quota", "4MiB", tmp_path / "empty", *files],
         capture_output=True,
         text=True,
         timeout=WATCHDOG,
@@ -101,5 +102,25 @@ def test_the_program_compresses_files(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     part = len(zlib.compress(b"memquota " * 100_000)) / 900_000
-    assert done.stdout.splitlines() == [f"{part:7.1%}  {file}" for file in files]
+    assert done.stdout.splitlines() == [
+        f" 100.0%  {tmp_path / 'empty'}",
+        *(f"{part:7.1%}  {file}" for file in files),
+    ]
     assert done.stderr.startswith("at most 3.4 MiB")  # two of them, twice their size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quota", "64M", __file__], "limit '64M' is ambiguous"),
+        (["--quota", "64MiB", "--workers", "0", __file__], "max_concurrent of 0 is not between 1 and 2**62"),
+        (["--quota", "64MiB", "/nothing/here"], "No such file or directory: '/nothing/here'"),
+    ],
+)
+def test_what_the_program_cannot_work_with_it_says_in_a_line(arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, PROGRAM, *arguments], capture_output=True, text=True, timeout=WATCHDOG, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr.splitlines()[-1]

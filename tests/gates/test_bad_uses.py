@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from memquota import AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
+from memquota import AccountClosed, AsyncGate, Gate, QuotaExceeded, Tracker, UsageError
 from memquota.host import FixedProvider
+from memquota.testing import assert_books_balance
 from tests.gates.support import balanced
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -99,6 +100,24 @@ def test_gates_and_permits_cannot_be_copied_or_pickled(duplicate: Callable[[obje
     balanced(gate)
 
 
+def test_a_permit_that_was_adjusted_to_nothing_leaves_nothing_behind() -> None:
+    """Its account is long-lived, and would list a holding for each."""
+    tracker = Tracker(1000)
+    account = tracker.new_account("of all permits")
+    gate = Gate(tracker)
+
+    for _ in range(3):
+        with gate.acquire(10, account=account) as permit:
+            permit.adjust(0)
+            permit.adjust(5)
+            assert account.used == 5
+            permit.adjust(0)
+            assert account.used == 0
+        assert not account._node.holdings
+    assert_books_balance(tracker)
+    balanced(gate)
+
+
 def test_a_released_permit_is_not_entered_again() -> None:
     gate = Gate(Tracker(1000), max_concurrent=1)
     permit = gate.acquire()
@@ -145,6 +164,16 @@ def test_a_gate_of_a_closed_tracker_cannot_be_made(kind: Any) -> None:
 
     with pytest.raises(TrackerClosed):
         kind(tracker)
+
+
+@pytest.mark.parametrize("kind", [Gate, AsyncGate])
+def test_a_gate_of_a_closed_account_cannot_be_made(kind: Any) -> None:
+    tracker = Tracker(1000)
+    account = tracker.new_account("gone")
+    account.close()
+
+    with pytest.raises(AccountClosed, match="account 'gone' is closed"):
+        kind(tracker, account=account)
 
 
 def test_the_error_of_a_full_gate_says_what_it_holds() -> None:

@@ -245,6 +245,36 @@ def test_two_loops_pass_a_slot_to_and_fro() -> None:
     balanced(gate)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_whoever_wakes_does_not_wait_for_the_loop(backend: str) -> None:
+    """Which is in the middle of something that takes long."""
+    gate = Gate(Tracker(1000), max_concurrent=1)
+    hangs, go_on = threading.Event(), threading.Event()
+    entered: list[int] = []
+
+    async def enter() -> None:
+        async with AsyncGate(sharing=gate).acquire(5):
+            entered.append(gate.statistics().held)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter)
+            await wait_all_tasks_blocked()
+            hangs.set()
+            assert go_on.wait(30)
+
+    inside = gate.acquire(5)
+    thread = InThread(partial(anyio.run, main, backend=backend))
+    assert hangs.wait(30)
+    inside.release()
+    assert not entered
+    assert gate.statistics().inside == 1  # it has been let in, and will see
+    go_on.set()
+    thread.result()
+    assert entered == [5]
+    balanced(gate)
+
+
 def test_a_loop_gets_one_timer_for_all_gates() -> None:
     loop = asyncio.new_event_loop()
 

@@ -5,13 +5,18 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
 import pytest
 
-from memquota import Gate, QuotaExceeded, Tracker, UsageError
+from memquota import AsyncGate, Gate, Permit, QuotaExceeded, Tracker, UsageError, WouldBlock
+from memquota._core.waiting_line import Ticket, TicketState
 from memquota.gates.admission import Admission
+from memquota.gates.booking import book
+from tests.concurrency.support import InThread
 from tests.gates.support import balanced, until
 from tests.support.watchdog import run_isolated
 
@@ -165,6 +170,104 @@ def test_two_who_reconfigure_at_once_undo_nothing_of_each_other(monkeypatch: pyt
     measure = admission.outlook.measure
     assert (admission.on_full, admission.line.refuse_oversized, admission.line.capacity) == ("refuse", True, 5)
     assert (measure.high, measure.hysteresis) == (0.5, 0.25)
+
+
+def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_whoever_comes_next() -> None:
+    """F36: nobody waits, and nobody looks in between."""
+    gate = Gate(Tracker(1000), max_concurrent=3)
+    inside = [gate.acquire() for _ in range(3)]
+    gate.reconfigure(max_concurrent=1)
+    got: list[Permit] = []
+
+    inside.pop().release()
+    newcomer = threading.Thread(target=lambda: got.append(gate.acquire()))
+    newcomer.start()
+    until(lambda: bool(got or gate._admission.line.first))
+    assert not got
+    inside.pop().release()
+    assert gate.statistics().waiting == 1
+    inside.pop().release()
+    newcomer.join(20)
+    got.pop().release()
+    balanced(gate)
+
+
+async def test_a_slot_above_a_number_that_was_lowered_is_not_handed_to_the_next_task() -> None:
+    """F36: as above."""
+    gate = AsyncGate(Tracker(1000), max_concurrent=3)
+    inside = [await gate.acquire() for _ in range(3)]
+    gate.reconfigure(max_concurrent=1)
+
+    for _ in range(2):
+        inside.pop().release()
+        with anyio.move_on_after(0) as scope:
+            async with gate.acquire():
+                pass
+        assert scope.cancelled_caught
+    inside.pop().release()
+    async with gate.acquire():
+        assert gate.statistics().inside == 1
+    balanced(gate)
+
+
+def test_who_is_let_in_and_not_yet_booked_takes_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody waits, and nobody takes the way through the line."""
+    gate = Gate(Tracker(1000))
+
+    def book_late(admission: Admission, permit: Permit) -> None:
+        with pytest.raises(WouldBlock):
+            gate.acquire_nowait(401)
+        gate.acquire_nowait(400).release()
+        book(admission, permit)
+
+    monkeypatch.setattr("memquota.gates.blocking.book", book_late)
+    gate.acquire(600).release()
+
+    balanced(gate)
+
+
+def test_who_came_while_somebody_was_counted_twice_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the books already, and still promised: nobody else would look around for whoever waits now."""
+    gate = Gate(Tracker(1000))
+    books = gate._admission.books
+    enter = books.enter
+    came: list[bool] = []
+    newcomers: list[InThread[Permit]] = []
+
+    def enter_and_wait(action: Callable[..., Any], *arguments: Any) -> Any:
+        result = enter(action, *arguments)
+        if not came:
+            came.append(True)
+            newcomers.append(InThread(gate.acquire, 400))
+            until(lambda: gate._admission.line.first is not None)
+        return result
+
+    monkeypatch.setattr(books, "enter", enter_and_wait)
+    with gate.acquire(600):
+        newcomers.pop().result().release()
+    balanced(gate)
+
+
+def test_guests_may_notice_and_leave_while_they_are_looked_through() -> None:
+    """As another thread does, without the lock, after somebody's call failed in the middle of a move."""
+    gate = Gate(Tracker(1000))
+    guests = gate._admission.guests
+
+    class Guest(Ticket):
+        waiter = None
+
+        @property
+        def state(self) -> TicketState:  # type: ignore[override]
+            guests.pop(self, None)  # type: ignore[call-overload]
+            return TicketState.INSIDE
+
+    for _ in range(3):
+        guests[Guest(1)] = None  # type: ignore[index]
+    with pytest.raises(UsageError, match="max_concurrent of 0"):
+        gate.reconfigure(max_concurrent=0)
+
+    assert not guests
+    balanced(gate)
 
 
 def test_gates_and_permits_keep_the_accounts_open_that_they_were_given() -> None:

@@ -121,6 +121,21 @@ def test_with_nobody_inside_and_readings_that_stand_still_one_goes_in() -> None:
         assert not world.admits()
 
 
+def test_who_goes_in_though_memory_is_short_waits_for_room_in_the_tracker_all_the_same() -> None:
+    """A hard limit would refuse it, and without one a round would take memory that it did not ask for."""
+    world = World(used=120)
+    data = world.tracker.new_account("data")
+    data.claim(900)
+    assert not world.admits()
+    world.later(seconds=1.1)
+
+    with pytest.raises(WouldBlock):
+        world.gate.acquire_nowait(101)
+    data.release(1)
+    world.gate.acquire_nowait(101).release()
+    assert not data.closed
+
+
 def test_readings_of_a_living_process_stand_still_within_a_thousandth_of_the_limit() -> None:
     """Some pages come and go all the time: with nobody inside, that alone would keep everybody out for good."""
     source = FixedProvider(100_000, 95_000)

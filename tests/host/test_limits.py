@@ -34,6 +34,16 @@ def test_the_explanation_says_what_is_hit_first_and_what_happens_then() -> None:
     )
 
 
+def test_the_limits_of_the_process_are_listed_with_what_counts_against_each() -> None:
+    rows = [row for row in host.limits(str(TREES / "old-kernel")).rows if row.level == "process"]
+
+    assert [(row.name, row.kind, row.limit, row.used) for row in rows] == [
+        ("RLIMIT_AS", "addresses", 192 * MIB, 128 * MIB),
+        ("RLIMIT_DATA", "addresses", 1024 * MIB, 48 * MIB),
+        ("RLIMIT_RSS", "note", 512 * MIB, 64 * MIB),
+    ]
+
+
 def test_soft_limits_and_what_the_allocator_has_are_said() -> None:
     found = host.limits(str(TREES / "pod"))
     books = host.AllocatorReading("glibc", 10 * MIB, 7 * MIB, 3 * MIB)

@@ -70,7 +70,8 @@ class Outside:
         closed: Why nobody is admitted; None: somebody may be.
         room: Bytes that are not in the books; None: as many as one likes.
         bound: A greater weight never finds room; None: there is none.
-        stuck: Whether one may go in although it is closed, if nobody is inside: nothing else will change it.
+        stuck: Whether one may go in although it is closed, if nobody is inside and there is room: nothing else will
+            change it.
         ended: Whether nobody will ever be admitted again: who waits is refused.
     """
 
@@ -184,9 +185,11 @@ class WaitingLine(Generic[T]):
         """
         if outside.ended:
             return False
-        if outside.closed is not None:
-            return outside.stuck and not self.inside
+        if outside.closed is not None and (self.inside or not outside.stuck):
+            return False
         if self.max_concurrent is not None and self.inside >= self.max_concurrent:
+            return False
+        if outside.bound is not None and self.promised > outside.bound:  # of somebody who runs alone
             return False
         if self.oversized(weight, outside.bound):
             if self.inside:

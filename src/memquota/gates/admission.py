@@ -163,9 +163,13 @@ class Admission(Moves):
         new_on_full = self.on_full if on_full is KEEP else on_full
         refuse = self.line.refuse_oversized if oversized is KEEP else oversized == "refuse"
         readings = self.outlook.readings_by(measure)
+        guests = self.guests.copy()
         self.line.resize(capacity, max_concurrent)
         if new_on_full != "reclaim":  # nobody asks on their behalf any more
             self.line.release_reserved()
+            for guest in guests:
+                if guest.demand is not None:
+                    guest.demand.withdrawn = True
         # Commit.
         self.outlook.go_by(measure, readings)
         self.line.refuse_oversized = refuse
@@ -233,7 +237,7 @@ class Admission(Moves):
             or self.rounds.round is not None
             or permit.demand is not None
             or permit.barren_at == version
-            or permit.weight > outside.bound
+            or permit.weight + line.held > outside.bound  # others would give up theirs in vain
             or not line.fits(permit.weight, Outside(bound=outside.bound))
         ):
             return None
@@ -250,6 +254,8 @@ class Admission(Moves):
     def _paid(self, permit: Permit) -> None:
         """See how the round ended that a permit asked for. Lock: not held."""
         demand = permit.demand
+        if demand is not None and demand.withdrawn:  # by who said that nobody is to ask
+            demand = permit.demand = None
         if demand is None or demand.ended is None:
             return
         if demand.ended.outcome is RoundOutcome.NOBODY_LEFT:
@@ -261,6 +267,8 @@ class Admission(Moves):
     def arrived(self, permit: Permit) -> None:
         """Whoever waited has seen what became of it; raises if that is nothing good. Lock: not held."""
         self.guests.pop(permit, None)
+        if permit.demand is not None:  # it found room without that
+            self.books.soon(self.rounds._withdraw, permit.demand)
         if permit.unwatch is not None:
             permit.unwatch()
             permit.unwatch = None

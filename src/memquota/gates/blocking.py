@@ -34,7 +34,9 @@ class Gate(Handle):
     Who is inside holds a permit: one slot of `max_concurrent`, and bytes if a weight was named, both or none. The bytes
     are claimed in the gate's account: they count, and are never reclaimed. Nobody is admitted while a round runs, nor
     from when the tracker is above its limit until it is at low water; nor while the provider says that more than
-    `high` of the real limit is in use, until that is below `high - hysteresis`.
+    `high` of the real limit is in use, until that is below `high - hysteresis`. Accounts within their minimum and
+    permits are never asked for memory: where they alone hold more than low water after the tracker was above its
+    limit, the gate stays shut until they give back. Keep minimums, and what is inside for long, below low water.
 
     Strictly by priority, then first come first served: nobody small overtakes somebody large.
 
@@ -43,7 +45,8 @@ class Gate(Handle):
         capacity: Bytes that may be inside at once, as an int or as text; None: what the tracker has room for.
         max_concurrent: Permits that may be out at once; None: any number.
         provider: Readings of real memory, such as `memquota.host.detect()`; None: only the tracker counts. One that
-            fails is trusted with its last reading for 5 s, then ignored until it recovers.
+            fails is trusted with its last reading for 5 s, then ignored until it recovers. That of `detect` holds its
+            last reading for 5 s itself before it fails.
         high: The share of the real limit above which nobody is admitted.
         hysteresis: How far below `high` it has to fall again.
         on_full: "wait"; "reclaim": ask the tracker to make room from older data, up to what is missing, then wait;
@@ -51,11 +54,13 @@ class Gate(Handle):
         oversized: What happens to a weight above the capacity or the tracker's limit: "alone": it waits until nobody is
             inside and runs alone, and one above the capacity only for room in the tracker as well; "refuse":
             QuotaExceeded at once.
-        account: Where weights are claimed; None: an account of the gate's own. Kept open.
+        account: Where weights are claimed; None: an account of the gate's own, called "gate". Kept open. The gate has
+            its name, in errors and events.
 
     Raises:
         UsageError: A wrong argument.
         TrackerClosed: The tracker is closed.
+        AccountClosed: The account is closed.
 
     Threads:
         Any. Who waits first runs a round that is due, as one who claims does. In a forked child nobody waits in the

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from memquota._books import Books
+from memquota._core.holdings import PinnedHolding
 from memquota._core.ledger import Ledger
 from memquota._core.waiting_line import TicketState
 from memquota._handles import closed_error
@@ -91,7 +92,13 @@ def _pin(ledger: Ledger, permit: Permit, size: int) -> bool:
     holding = permit.holding
     if holding.node.ended is not None:
         raise closed_error(holding.node)
-    return ledger.pin(holding, permit, size)
+    if size or permit.pinned is None:
+        return ledger.pin(holding, permit, size)
+    # Its account lists it no longer, as nothing may be left to give back; another one is there for what may come.
+    fresh = PinnedHolding(holding.node, "permit")
+    _unpin(ledger, permit)
+    permit.pinned = fresh
+    return False
 
 
 def _unpin(ledger: Ledger, permit: Permit) -> None:

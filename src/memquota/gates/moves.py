@@ -165,7 +165,7 @@ class Moves:
         if self.due:
             self._wake()
         if self.books.ledger.events or self.books.notes:
-            self.books.deliver()
+            self.books.deliver(moved=False)
         if self.notes is not None or self.again:
             self.pump()
         return result
@@ -232,11 +232,17 @@ class Moves:
         self.head = head
         self.attentive = attentive
         if self.missed:
-            self.due.extend([guest for guest in self.guests if guest.state is not _WAITING])
+            # Of a copy: who notices leaves without the lock.
+            self.due.extend([guest for guest in self.guests.copy() if guest.state is not _WAITING])
             self.missed = False
         self.slots = line.max_concurrent or LARGEST_SIZE
-        fits = line.capacity is None or line.held <= line.capacity
-        quick = head is None and outside.closed is None and fits and not outside.ended
+        # Those above a number that was lowered go before others come, and who runs alone may be on the way in.
+        crowded = (
+            line.inside > self.slots
+            or (line.capacity is not None and line.held > line.capacity)
+            or (outside.bound is not None and line.promised > outside.bound)
+        )
+        quick = head is None and outside.closed is None and not outside.ended and not crowded
         if head is None:
             self.books.watchers.pop(self.pump, None)
         else:
@@ -320,7 +326,7 @@ class Moves:
         """Part with those who wait in vain."""
         self.bereaved = False  # first: what a finalizer finds lost meanwhile is looked for again
         try:
-            for permit in tuple(self.guests):
+            for permit in self.guests.copy():
                 if permit.waiter is not None and permit.waiter.dead:
                     self._abandon(permit)
                 elif permit.barred:

@@ -63,6 +63,8 @@ class Outlook:
         closed, stuck = None, False
         if root.ended is not None:
             closed = "the tracker is closed"
+        elif self.node.ended is not None:
+            closed = "the gate's account is closed"
         elif self.rounds.round is not None:
             closed = "a round runs"
         elif self.over:
@@ -100,7 +102,7 @@ class Outlook:
             else:
                 self._tell(ProviderRecovered(name, now))
             self._failing = failing
-            self.books.deliver()
+            self.books.deliver(moved=False)
         return changed
 
     def _tell(self, event: Event) -> None:

@@ -33,8 +33,9 @@ class Provider(Protocol):
     """A source of readings of real memory, such as those of `memquota.host`.
 
     Callbacks:
-        `read` is called by whoever acquires or waits, in any thread, with no lock held; it should take microseconds.
-        Whatever exception it raises counts as "unknown now".
+        `read` is called by whoever acquires, waits, or asks for statistics, and while somebody waits by whoever claims
+        or releases, in any thread, with no lock of ours held. It should take microseconds, and must not wait for a lock
+        that somebody holds while claiming. Whatever exception it raises counts as "unknown now".
     """
 
     def read(self) -> Reading:
@@ -120,7 +121,7 @@ class Readings:
             self._judge()
         finally:
             self._asking.discard(me)
-        return before != (self.short, self.failure is None) or self.stuck(now)
+        return before != (self.short, self.failure is None)
 
     def _judge(self) -> None:
         if self.fraction is None:

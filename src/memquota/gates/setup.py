@@ -7,6 +7,7 @@ from typing import Final, cast, get_args
 
 from memquota._core.limits import KEEP, Keep
 from memquota._core.waiting_line import WaitingLine
+from memquota._handles import closed_error
 from memquota.account import Account
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.gates.admission import Admission
@@ -37,6 +38,7 @@ def build(
     Raises:
         UsageError: A wrong argument.
         TrackerClosed: The tracker is closed.
+        AccountClosed: The account is closed.
     """
     if not isinstance(tracker, Tracker):
         raise UsageTypeError(f"a gate stands on a tracker, not on {tracker!r}")
@@ -45,6 +47,8 @@ def build(
             raise UsageTypeError(f"a gate's account must be an account, not {account!r}")
         if account.tracker is not tracker:
             raise UsageValueError(f"account {account.name!r} belongs to another tracker than the gate")
+        if account.closed:
+            raise closed_error(account._node)
     _check_choices(on_full, oversized)
     size = None if capacity is None else parse_size(capacity, what="capacity")
     slots = _checked_count(max_concurrent)
