@@ -294,7 +294,7 @@ class Books:
                 self._delivering[me] = True
             return
         try:
-            self._delivering[me] = moved
+            self._delivering[me] = moved and bool(self.watchers)
             if self.spent:
                 _take(self.spent)  # and let go of it
             while True:
