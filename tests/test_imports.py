@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("clock", "participant", "policies"),
     ("host",),
     ("observe.hooks observe.log observe.statistics",),
-    ("_latch", "_loops"),
+    ("_latch", "_loops", "_telling"),
     ("_ticker",),
     ("_handles",),
     ("_books",),

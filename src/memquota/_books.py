@@ -6,7 +6,6 @@ The core decides under the lock; `Books.enter` lets an action in, and carries ou
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,12 +20,13 @@ from memquota._core.events import CloseKind, CloseReason, Event
 from memquota._core.graph import AccountNode
 from memquota._core.ledger import Ledger
 from memquota._handles import ParticipantRef, Registration
+from memquota._telling import CloseCallback, LateWarning, act_on_first, take
 from memquota.clock import Clock
 from memquota.errors import MemoryQuotaError, UsageError
 from memquota.observe.hooks import Hooks
 from memquota.observe.log import log_callback_failure, log_event
 
-__all__ = ["Books", "CloseCallback"]
+__all__ = ["Books"]
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -35,45 +35,6 @@ R = TypeVar("R")
 _DRAIN: Final = 256
 
 _IN_A_MOVE: Final = "called in the middle of a move of this very thread, by a signal handler or a finalizer"
-
-
-class _Warn(Event):
-    """A warning to be given once the lock is free, of what was done at some place, or of nobody knows where."""
-
-    __slots__ = ("text", "where")
-
-    def __init__(self, text: str, where: str = "") -> None:
-        self.text = text
-        self.where = where
-
-    def give(self) -> None:
-        """Warn. Raises where a filter turns that into an error."""
-        file, _, line = self.where.rpartition(":")
-        if file:
-            warnings.warn_explicit(self.text, ResourceWarning, file, int(line))
-        else:
-            warnings.warn(self.text, ResourceWarning, stacklevel=2)
-
-
-class CloseCallback(Event):
-    """A callback of an account, to be called with the lock free when the account has closed.
-
-    One that is `restartable` is called anew where an exception from outside interrupted it, or memory ran out: others
-    may wait for what it does.
-
-    Attributes:
-        told: Whether it was called, or nobody wants it to be called any more.
-    """
-
-    __slots__ = ("account", "callback", "restartable", "told")
-
-    def __init__(
-        self, callback: Callable[[CloseReason], object], account: AccountNode, *, restartable: bool = False
-    ) -> None:
-        self.callback = callback
-        self.account = account
-        self.restartable = restartable
-        self.told = False
 
 
 _all_books: Final[weakref.WeakSet[Books]] = weakref.WeakSet()
@@ -237,7 +198,7 @@ class Books:
         except MemoryQuotaError as error:  # strict, but whose fault it was is gone: nobody here is to be blamed
             if not _is_refusal(error):
                 raise
-            self.ledger.events.append(_Warn(f"a deferred call failed: {error}"))
+            self.ledger.events.append(LateWarning(f"a deferred call failed: {error}"))
 
     def _close_dropped(self, node: AccountNode) -> None:
         if node.ended is not None:
@@ -245,7 +206,7 @@ class Books:
         left = sum(h.in_use() for h in node.live_holdings())
         if left:
             text = f"account {node.name!r} was dropped with {left} bytes still claimed; close it, or keep it"
-            self.ledger.events.append(_Warn(text, node.opened_at))
+            self.ledger.events.append(LateWarning(text, node.opened_at))
         # The time of the last look at the clock, which is foreign code, not to be called under the lock.
         self.close(node, CloseKind.DROPPED, "nobody held it any more", self._last_time)
 
@@ -296,12 +257,12 @@ class Books:
         try:
             self._delivering[me] = moved and bool(self.watchers)
             if self.spent:
-                _take(self.spent)  # and let go of it
+                take(self.spent)  # and let go of it
             while True:
                 if self.ledger.ended:
-                    _act_on_first(self.ledger.ended, self._after_close)
+                    act_on_first(self.ledger.ended, self._after_close)
                 elif self.ledger.events:
-                    _act_on_first(self.ledger.events, self._tell)
+                    act_on_first(self.ledger.events, self._tell)
                 elif (self.notes or self._dropped) and not self._inside:
                     self._delivering[me] = True
                     self.enter(_nothing)
@@ -332,7 +293,7 @@ class Books:
             if not event.told:
                 self._call(event)
             hand[0] = None
-        elif isinstance(event, _Warn):
+        elif isinstance(event, LateWarning):
             hand[0] = None
             try:
                 event.give()
@@ -376,33 +337,6 @@ def _is_refusal(error: BaseException) -> bool:
             return False
         trace = trace.tb_next
     return True
-
-
-def _act_on_first(items: deque[R], action: Callable[[list[R | None]], object]) -> None:
-    """Take the first item out and act on it.
-
-    The action gets it in a list, and puts None there when it is done, or is about to do what must not be done twice. No
-    exception from outside comes between taking and having: that is one call, which is not made of Python code. Where
-    one comes later, or memory runs out, and before that None, the item goes back, which takes no memory.
-    """
-    hand: list[R | None] = []
-    try:
-        try:
-            hand.extend(map(deque.popleft, (items,)))
-        except IndexError:  # another thread was faster
-            return
-        action(hand)
-    except BaseException:
-        if hand and hand[0] is not None:
-            items.appendleft(hand[0])
-        raise
-
-
-def _take(items: deque[R]) -> R | None:
-    try:
-        return items.popleft()
-    except IndexError:  # another thread was faster
-        return None
 
 
 def _nothing() -> None:

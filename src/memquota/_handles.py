@@ -30,6 +30,7 @@ __all__ = [
     "Handle",
     "ParticipantRef",
     "Registration",
+    "checked_priority",
     "checked_size",
     "closed_error",
     "number_text",
@@ -190,6 +191,13 @@ def checked_size(size: object, what: str) -> int:
     if size > LARGEST_SIZE:
         raise UsageValueError(f"{what} of {number_text(size)} bytes: sizes above 2**62 are refused")
     return size
+
+
+def checked_priority(priority: object) -> int:
+    """A priority as an int, or UsageError."""
+    if type(priority) is not int:
+        raise UsageTypeError(f"a priority must be an int, not {priority!r}")
+    return priority
 
 
 def number_text(number: int) -> str:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
 
-from memquota._books import CloseCallback
 from memquota._core.accounts import add_parent, open_account, reconfigure
 from memquota._core.events import CloseKind, CloseReason
 from memquota._core.graph import AccountNode
@@ -17,6 +16,7 @@ from memquota._handles import (
     Handle,
     ParticipantRef,
     Registration,
+    checked_priority,
     checked_size,
     closed_error,
     participant_ref,
@@ -25,6 +25,7 @@ from memquota._handles import (
     refuse_coroutine_function,
 )
 from memquota._rounds import Rounds
+from memquota._telling import CloseCallback
 from memquota.errors import UsageTypeError, UsageValueError
 from memquota.observe.log import log_callback_failure
 from memquota.participant import Participant
@@ -380,13 +381,6 @@ class Account(Handle):
         if self._node.ended is None:
             self._rounds.books.on_close.setdefault(self._node, []).append(entry)
         return self._node.ended
-
-
-def checked_priority(priority: object) -> int:
-    """A priority as an int, or UsageError."""
-    if type(priority) is not int:
-        raise UsageTypeError(f"a priority must be an int, not {priority!r}")
-    return priority
 
 
 def open_new(

@@ -10,9 +10,9 @@ from typing import Final, Self, TypeVar
 
 from memquota._core.holdings import PinnedHolding
 from memquota._core.waiting_line import Ticket, TicketState
-from memquota._handles import Handle, checked_size
+from memquota._handles import Handle, checked_priority, checked_size
 from memquota._rounds import Demand
-from memquota.account import Account, checked_priority
+from memquota.account import Account
 from memquota.errors import UsageTypeError, UsageValueError, size_text
 from memquota.gates.admission import Admission
 from memquota.gates.booking import adjust
