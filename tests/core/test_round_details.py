@@ -57,6 +57,28 @@ def test_who_was_chosen_stays_so_though_the_next_one_turns_out_to_be_older(missi
     assert (ask.victim.name, ask.wanted, ask.newest) == ("m0", missing, -5.0)
 
 
+def test_accounts_that_come_below_a_victim_after_it_was_chosen_are_asked_with_it() -> None:
+    """F32: a round may be left in between, until the next claim goes on with it."""
+    ledger = ledger_of(1000)
+    members = [member(ledger, f"m{n}", 600, age=float(n)) for n in range(2)]
+    victim = members[0].holding.node
+    one = round_about(ledger)
+    assert isinstance(one.next(100.0), Survey)
+    one.surveyed(members[0].holding, 0.0, 100.0)
+    assert isinstance(one.next(100.0), Survey)  # it is chosen, and who follows is to be found out
+    below = account(ledger, "below", victim)
+    ledger.claim_own(below, 100, 100.0)
+
+    ask = next_ask(one, members)
+
+    assert ask.victim is victim
+    assert ask.members == [victim, below]
+    assert ask.holdings == [members[0].holding, below.own]
+    assert below.asked
+    one.cancel(100.0)
+    assert not below.asked
+
+
 def test_who_is_being_asked_is_not_asked_again_when_limits_went_and_came_back() -> None:
     """F32: the answer is still to come."""
     ledger = ledger_of(10_000)

@@ -188,8 +188,12 @@ class Round:
 
     def _choose(self, holding: Holding) -> None:
         self._chosen = holding
-        self._chosen_members = [member for member in subtree(holding.node) if not member.asked]
-        for member in self._chosen_members:
+        self._mark(holding.node)
+
+    def _mark(self, victim: AccountNode) -> None:
+        members = [member for member in subtree(victim) if not member.asked]
+        self._chosen_members += members
+        for member in members:
             member.asked = True
 
     def _unchoose(self) -> None:
@@ -201,6 +205,7 @@ class Round:
 
     def _ask(self, chosen: Holding, following: Holding | None, wanted: int, now: float) -> Ask:
         victim = chosen.node
+        self._mark(victim)  # accounts that came below it since it was chosen
         newest = inf
         if self._policy is None and following is not None and following.node.priority == victim.priority:
             newest = time_of(following)
