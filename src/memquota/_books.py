@@ -250,12 +250,13 @@ class Books:
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
             return  # refused in the middle of a move of this thread, which delivers when it leaves
         me = get_ident()
-        if me in self._delivering:  # called by one of them: the call further up goes on with it
+        delivering = self._delivering  # a child that is forked by whom this tells has another one
+        if me in delivering:  # called by one of them: the call further up goes on with it
             if moved:
-                self._delivering[me] = True
+                delivering[me] = True
             return
         try:
-            self._delivering[me] = moved and bool(self.watchers)
+            delivering[me] = moved and bool(self.watchers)
             if self.spent:
                 take(self.spent)  # and let go of it
             while True:
@@ -264,16 +265,16 @@ class Books:
                 elif self.ledger.events:
                     act_on_first(self.ledger.events, self._tell)
                 elif (self.notes or self._dropped) and not self._inside:
-                    self._delivering[me] = True
+                    delivering[me] = True
                     self.enter(_nothing)
-                elif self._delivering[me]:
-                    self._delivering[me] = False
+                elif delivering[me]:
+                    delivering[me] = False
                     for watcher in tuple(self.watchers):
                         watcher()
                 else:
                     return
         finally:
-            self._delivering.pop(me, None)
+            delivering.pop(me, None)
 
     def _after_close(self, hand: list[AccountNode | None]) -> None:
         (node,) = hand

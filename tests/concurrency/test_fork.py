@@ -198,6 +198,23 @@ def _in_a_handler() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
 
+def _in_a_callback() -> None:
+    """What is told that an account is closed forks, and returns in the child too."""
+    world = World()
+    account = world.tracker.new_account("closed")
+    children: list[int] = []
+    account.on_close(lambda reason: children.append(os.fork()))
+    try:
+        account.close()
+        world.works()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    if not children[0]:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+
+
 @pytest.mark.parametrize(
     "situation",
     [
@@ -208,6 +225,7 @@ def _in_a_handler() -> None:
         _with_threads,
         _with_a_task,
         _in_a_handler,
+        _in_a_callback,
     ],
     ids=lambda situation: situation.__name__.strip("_"),
 )
