@@ -60,6 +60,9 @@ class HostSide(Handle):
         Threads:
             Looks now, then in one daemon thread. A limit below the present usage is a matter for the next claim with
             `reclaimer="inline"`; the others run the round at once. A forked child has no such thread: follow anew.
+
+        Cost:
+            A reading for each look; a limit that changes costs what it does in `reconfigure`.
         """
         following = Following(self._rounds, self._quota, provider)
         every = checked_interval(every)

@@ -102,11 +102,12 @@ class Task:
         loop = self._loop
         if loop is not None and not self._told:
             self._told = True
+            heard = False
             try:
-                loop.call_soon(self._set)
-            except BaseException:
-                self._told = False
-                raise
+                heard = loop.call_soon(self._set)
+            finally:
+                if not heard:  # it is gone, or there was no memory: another loop may come
+                    self._told = False
 
     def close(self) -> None:
         """Let the task end."""
