@@ -107,7 +107,8 @@ def test_the_arenas_tell_what_they_keep() -> None:
         del objects[:-1]  # the last one keeps its arena
         after = host.arenas()
 
-        print(before.source, 16_000_000 <= full.used - before.used <= 17_000_000)
+        # Not to the byte: what the start left may be freed meanwhile.
+        print(before.source, 15_900_000 <= full.used - before.used <= 17_000_000)
         print(full.reserved >= full.used + full.available, full.reserved - before.reserved >= 15_000_000)
         print(15_900_000 <= full.used - after.used <= 17_000_000, after.reserved < full.reserved)
     """).stdout

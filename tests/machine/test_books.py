@@ -17,7 +17,7 @@ from tests.machine.machine import Books
 
 #: Steps of a program, and how many programs `make test` and one piece of `make soak` take.
 STEPS = 100
-PROGRAMS = 680
+PROGRAMS = 720
 SOAK_PROGRAMS = 300
 SOAK_STEPS = 2_000_000
 

@@ -39,6 +39,7 @@ def run_isolated(
         AssertionError: The child hung (the message has the stacks of all its threads), or failed.
     """
     source = textwrap.dedent(what) if isinstance(what, str) else _call_of(what)
+    told = os.environ.get("PYTHONPATH")
     child = subprocess.Popen(
         [sys.executable, *interpreter_args, "-c", _ALARM.format(timeout=timeout) + source],
         stdin=subprocess.DEVNULL,
@@ -46,7 +47,8 @@ def run_isolated(
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        # Behind the tests' root what this process was told, so that both import the same memquota.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [told])]), **(env or {})},
         start_new_session=True,  # so that its own children can be ended with it
     )
     try:
