@@ -80,6 +80,11 @@ async def too_late() -> None:
     """What a participant must not return where nobody awaits it."""
 
 
+#: Where there are so many participants, nobody registers another one in the middle of a round: as one may do in each
+#: round, and be interrupted, everybody's claiming in turn would double them each time.
+MOST = 100
+
+
 class World(Model):
     """A tracker, its clocks, and the model beside it."""
 
@@ -514,7 +519,7 @@ class World(Model):
                 acc = self.new_account(None, limit=None, hard=None, minimum=0, priority=0)
                 assert acc is not None
                 self.claim_own(acc, 1 + other)
-            case 1 if accs:
+            case 1 if accs and len(self.parts) < MOST:
                 new = self.register(accs[other % len(accs)], reentrant=False, owning=False)
                 if new is not None:
                     self.claim(new.lines[0], 1 + other)
