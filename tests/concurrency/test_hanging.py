@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from memquota import CloseKind, ParticipationClosed, Reclaimed, Tracker
+from memquota import CloseKind, ParticipationClosed, Reclaimed, ReclaimRequest, Tracker
+from memquota._latch import Latch
 from memquota.observe import ParticipationEnded, RoundEnded, RoundOutcome
 from memquota.testing import FakeClock, ScriptedParticipant
 from tests.concurrency.support import PATIENCE, InThread, held, soon
 from tests.contracts.reclaimer_worlds import World
+from tests.support.watchdog import run_isolated
 
 
 @pytest.fixture
@@ -340,3 +342,38 @@ def test_what_ends_programs_in_a_reclaim_that_is_made_later_is_logged(caplog: py
             if thread.name == "memquota-ask-claimer":
                 thread.join(PATIENCE)
     assert "a participant raised (asked after its claim)" in caplog.text
+
+
+def wait_for_a_round_by_hand() -> None:
+    tracker = Tracker("1MiB", reclaimer="thread", reclaim_timeout=3600.0)
+    account = tracker.new_account()
+    waits_long = threading.Event()
+    wait = Latch.wait
+
+    def noted(latch: Latch, seconds: float | None) -> bool:
+        if seconds is not None and seconds > 60.0:
+            waits_long.set()
+        return wait(latch, seconds)
+
+    class Patient:
+        def oldest_data(self) -> float:
+            return 0.0
+
+        def reclaim(self, request: ReclaimRequest) -> Reclaimed:
+            assert waits_long.wait(20.0)  # until who asked has found that somebody runs the round
+            return Reclaimed.COLLAPSING
+
+    patient = Patient()
+    handle = account.register_participant(patient)
+    handle.claim(1000)
+    Latch.wait = noted  # type: ignore[method-assign, assignment]
+
+    ended = tracker.reclaim(0)
+    assert ended is not None
+    assert (ended.victims, tracker.used, handle.closed) == (1, 0, True)
+    tracker.close()
+
+
+def test_who_asked_for_a_round_is_let_go_when_it_ends() -> None:
+    """P4: and not only when he looks again, an eighth of the timeout later."""
+    run_isolated(wait_for_a_round_by_hand, timeout=30.0)
